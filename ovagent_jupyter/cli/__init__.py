@@ -1,0 +1,76 @@
+"""The command line: ``ovagent run|plan|demo|doctor|history|sessions``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ovagent_jupyter.errors import OVAgentError, TurnInterrupted
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    0: done; 1: the code of a turn failed; 2: a bad request, option or file; 130: Ctrl-C.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        from ovagent_jupyter.cli import commands
+
+        run = getattr(commands, options.command)
+        return int(run(options))
+    except OVAgentError as error:
+        print("\n".join(error.lines()), file=sys.stderr)
+        return 2
+    except TurnInterrupted as stop:
+        print(stop.note, file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; also the source of the reference page."""
+    from ovagent_jupyter import __version__
+
+    made = argparse.ArgumentParser(
+        prog="ovagent",
+        description="An analysis agent for omics data: say what you want in words.",
+    )
+    made.add_argument("--version", action="version", version=f"ovagent_jupyter {__version__}")
+    commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="answer a request about a data file"))
+    _add_plan(commands.add_parser("plan", help="show the steps for a request, run nothing"))
+    _add_demo(commands.add_parser("demo", help="run the quickstart notebook on real cells"))
+    commands.add_parser("doctor", help="check this machine")
+    history = commands.add_parser("history", help="the last turns of all sessions")
+    history.add_argument("number", nargs="?", type=int, default=10, help="how many (10)")
+    commands.add_parser("sessions", help="the sessions that were kept, latest first")
+    return made
+
+
+def _add_request(made: argparse.ArgumentParser) -> None:
+    made.add_argument("request", help="what to do, in words")
+    made.add_argument("--data", metavar="FILE", help=".h5ad, 10x .h5, 10x folder, .h5mu")
+
+
+def _add_run(made: argparse.ArgumentParser) -> None:
+    _add_request(made)
+    made.add_argument("--out", metavar="FILE", help="write the changed data here (.h5ad)")
+    made.add_argument("--notebook", metavar="FILE", help="write what ran here (.ipynb)")
+    made.add_argument("--figures", metavar="DIR", help="write the figures here (.png)")
+    made.add_argument("--force", action="store_true", help="replace files that exist")
+    made.add_argument("--timeout", type=float, metavar="S", help="seconds that a step may run")
+    made.add_argument(
+        "--fallback", choices=("raise", "warn", "silent"), help="when no child kernel can start"
+    )
+
+
+def _add_plan(made: argparse.ArgumentParser) -> None:
+    _add_request(made)
+    made.add_argument("--code", action="store_true", help="show the code too")
+
+
+def _add_demo(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--out", metavar="DIR", default="demo-output", help="where to write (demo-output)"
+    )

@@ -1,0 +1,188 @@
+"""Where settings come from: defaults < file < environment < traitlets < flags.
+
+A later source wins over an earlier one, setting by setting. ``flags`` are what is given for one
+call: keywords of ``Agent(...)``, options of a magic or of the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from ovagent_jupyter.config.schema import FIELDS, AgentConfig, Field, flat_names, from_flat
+from ovagent_jupyter.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class Source(StrEnum):
+    """A place where settings are written; later members win over earlier ones."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    ENVIRONMENT = "environment"
+    TRAITLETS = "traitlets"
+    FLAGS = "flags"
+
+
+PRECEDENCE: tuple[Source, ...] = tuple(Source)
+"""The order, weakest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the value of one setting was found."""
+
+    source: Source
+    """The kind of place."""
+    place: str = ""
+    """Which file or which variable; empty when the kind says all."""
+
+    def __str__(self) -> str:
+        return f"{self.source.value} ({self.place})" if self.place else self.source.value
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The settings in force, and where each was found."""
+
+    config: AgentConfig
+    """The settings."""
+    provenance: Mapping[str, Origin]
+    """Flat name of every setting → its origin."""
+
+    def table(self) -> tuple[tuple[str, object, str], ...]:
+        """One row a setting: name, value, origin; in the order of the documentation."""
+        return tuple(
+            (row.name, row.value_in(self.config), str(self.provenance[row.name])) for row in FIELDS
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One value in one source."""
+
+    value: object
+    origin: Origin
+
+
+def resolve(
+    *,
+    flags: Mapping[str, object] | None = None,
+    traits: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Resolved:
+    """The settings from all sources.
+
+    Args:
+        flags: What is given for this call; omicverse's names are accepted.
+        traits: Traitlets that the user has set, under their flat names.
+        env: Environment variables.
+        file: A TOML file; one that does not exist sets nothing.
+
+    Raises:
+        ConfigError: A source names an unknown setting or has a value that cannot be used. It
+            names the source, also when a stronger source would have won.
+    """
+    layers = (
+        _from_file(file),
+        _from_environment(env or {}),
+        _from_mapping(traits or {}, Origin(Source.TRAITLETS)),
+        _from_mapping(flags or {}, Origin(Source.FLAGS)),
+    )
+    winners: dict[str, _Found] = {}
+    for layer in layers:
+        for name, found in layer.items():
+            _attributed(found.origin, from_flat, {name: found.value})
+        winners |= layer
+    default = Origin(Source.DEFAULT)
+    return Resolved(
+        config=from_flat({name: found.value for name, found in winners.items()}),
+        provenance={
+            row.name: winners[row.name].origin if row.name in winners else default for row in FIELDS
+        },
+    )
+
+
+def _attributed(
+    origin: Origin, read: Callable[[Mapping[str, object]], T], values: Mapping[str, object]
+) -> T:
+    """What ``read`` makes of the values; its error then also says where they were found."""
+    try:
+        return read(values)
+    except ConfigError as error:
+        why = f"{error.why} It comes from: {origin}.".strip()
+        raise ConfigError(error.what, why=why, next_step=error.next_step) from None
+
+
+def _from_mapping(values: Mapping[str, object], origin: Origin) -> dict[str, _Found]:
+    named = _attributed(origin, flat_names, values)
+    return {name: _Found(value, origin) for name, value in named.items()}
+
+
+def _from_file(file: Path | None) -> dict[str, _Found]:
+    if file is None:
+        return {}
+    import tomllib  # only those who have a file pay for it
+
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
+        raise ConfigError(
+            f"The settings file {file} cannot be read.",
+            why=str(error),
+            next_step="Correct it or remove it.",
+        ) from error
+    return _from_mapping(values, Origin(Source.FILE, str(file)))
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, _Found]:
+    """The variables that are set and not empty, read by the kind of their setting."""
+    return {
+        row.name: _Found(_parsed(row, env[row.variable]), Origin(Source.ENVIRONMENT, row.variable))
+        for row in FIELDS
+        if env.get(row.variable, "").strip()
+    }
+
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+def _parsed(row: Field, text: str) -> object:
+    """A variable's text as the kind of value that its setting has.
+
+    Raises:
+        ConfigError: The text cannot be read as that.
+    """
+    text = text.strip()
+    try:
+        match row.kind:
+            case "bool":
+                return _parsed_bool(text)
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case _:
+                return text
+    except ValueError:
+        wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}
+        raise ConfigError(
+            f"{row.variable}={text!r} cannot be used.",
+            next_step=f"Set it to {wanted[row.kind]}, or unset it.",
+        ) from None
+
+
+def _parsed_bool(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError(text)

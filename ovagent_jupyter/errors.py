@@ -1,0 +1,190 @@
+"""The one exception tree: what failed, why, and what to do next.
+
+OVAgentError
+├── ConfigError                 a setting has a name or a value that cannot be used
+├── RegistryError               a name is unknown or registered twice
+├── DataError                   the user's data is missing, ambiguous or cannot be read
+├── WorkflowNeedsFallback       the offline planner cannot cover the request
+├── ProviderError               a model service failed
+├── StorageError                one of our files cannot be written or read
+├── TurnFailed                  the code of a turn failed (raised by the faces, to end a cell)
+├── HandoverError               data could not cross the process border
+└── ExecutionError              code could not be run (never: the code failed)
+    ├── ChildStartError         the child kernel could not be started
+    └── SandboxDeniedError      the sandbox policy forbids running
+KeyboardInterrupt
+└── TurnInterrupted             the user stopped a turn
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class OVAgentError(Exception):
+    """Base of every error of ours: a short text a user can act on.
+
+    Args:
+        what: What failed, one sentence.
+        why: The reason, one sentence; may be empty.
+        next_step: What the user can do now, one sentence; may be empty.
+    """
+
+    code: ClassVar[str] = "ovagent_error"
+
+    def __init__(self, what: str, *, why: str = "", next_step: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.next_step = next_step
+
+    def lines(self) -> list[str]:
+        """The error as the few lines a user reads."""
+        lines = [f"{type(self).__name__}: {self.what}"]
+        if self.why:
+            lines.append(f"Why: {self.why}")
+        if self.next_step:
+            lines.append(f"Next: {self.next_step}")
+        return lines
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.why:
+            parts.append(f"Why: {self.why}")
+        if self.next_step:
+            parts.append(f"Next: {self.next_step}")
+        return "\n".join(parts)
+
+    def _render_traceback_(self) -> list[str]:
+        """The hook by which IPython shows an exception; ours stay short."""
+        return self.lines()
+
+
+class ConfigError(OVAgentError):
+    """A setting has a name or a value that cannot be used."""
+
+    code = "config"
+
+
+class RegistryError(OVAgentError):
+    """A name is not registered, or is registered twice."""
+
+    code = "registry"
+
+
+class DataError(OVAgentError):
+    """The data a request needs is missing, ambiguous, or cannot be read."""
+
+    code = "data"
+
+
+class WorkflowNeedsFallback(OVAgentError):
+    """The offline planner cannot cover a request; nothing was run.
+
+    Args:
+        what: What could not be covered.
+        unresolved_clauses: The parts of the request that no step explains.
+        missing_slots: Data slots that a step needs and nothing can make.
+        nearest_steps: Ids of the steps that come closest, best first.
+        partial_plan: The plan for the part that was understood (an ``omics.Plan``), or None.
+        why: The reason.
+        next_step: What the user can do now.
+    """
+
+    code = "workflow_needs_fallback"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        unresolved_clauses: Sequence[str] = (),
+        missing_slots: Sequence[str] = (),
+        nearest_steps: Sequence[str] = (),
+        partial_plan: object | None = None,
+        why: str = "",
+        next_step: str = "",
+    ) -> None:
+        super().__init__(what, why=why, next_step=next_step)
+        self.unresolved_clauses = tuple(unresolved_clauses)
+        self.missing_slots = tuple(missing_slots)
+        self.nearest_steps = tuple(nearest_steps)
+        self.partial_plan = partial_plan
+
+
+class ProviderError(OVAgentError):
+    """A model service failed.
+
+    Args:
+        what: What failed.
+        provider: Id of the provider.
+        status_code: HTTP status, or None when there was no answer.
+        retryable: Whether the same call may succeed later.
+        why: The reason.
+        next_step: What the user can do now.
+    """
+
+    code = "provider"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        provider: str = "",
+        status_code: int | None = None,
+        retryable: bool = False,
+        why: str = "",
+        next_step: str = "",
+    ) -> None:
+        super().__init__(what, why=why, next_step=next_step)
+        self.provider = provider
+        self.status_code = status_code
+        self.retryable = retryable
+
+
+class StorageError(OVAgentError):
+    """One of our files cannot be written or read."""
+
+    code = "storage"
+
+
+class TurnFailed(OVAgentError):
+    """The code of a turn failed. For the agent that is a result; a face ends its cell with it."""
+
+    code = "turn_failed"
+
+
+class HandoverError(OVAgentError):
+    """Data could not cross the border between the user's kernel and the child."""
+
+    code = "handover"
+
+
+class ExecutionError(OVAgentError):
+    """Code could not be run. Code that ran and failed is a result, not this."""
+
+    code = "execution"
+
+
+class ChildStartError(ExecutionError):
+    """The child kernel could not be started: an infrastructure failure."""
+
+    code = "child_start"
+
+
+class SandboxDeniedError(ExecutionError):
+    """The sandbox policy forbids running at any level that is available."""
+
+    code = "sandbox_denied"
+
+
+class TurnInterrupted(KeyboardInterrupt):
+    """The user stopped a turn; IPython shows it as one line."""
+
+    def __init__(self, note: str = "Stopped. Your data is as it was before this cell.") -> None:
+        super().__init__(note)
+        self.note = note
+
+    def _render_traceback_(self) -> list[str]:
+        """The hook by which IPython shows an exception."""
+        return [self.note]

@@ -1,0 +1,67 @@
+"""The IPython kernel in a child: no history, bounded text, and ``quit()`` ends only the cell."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ipykernel.iostream import OutStream
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+from ipykernel.zmqshell import ZMQInteractiveShell
+from traitlets import Type
+
+LONGEST_CELL = 8_000_000
+"""Characters that one cell may print; far more than the parent passes on."""
+
+
+class BoundedStream(OutStream):
+    """Standard output or error that takes so much of each cell and drops the rest.
+
+    A parent cannot do this: one print of 200 MB is one message, and ten million lines cost a
+    minute when each of them goes the whole way.
+    """
+
+    _left = LONGEST_CELL
+
+    def set_parent(self, parent: dict[str, object]) -> None:
+        """Begin the count anew: another request is being answered."""
+        self._left = LONGEST_CELL
+        super().set_parent(parent)  # type: ignore[no-untyped-call]
+
+    def write(self, string: str) -> int:
+        """Write as much of it as is left to this cell."""
+        if self._left <= 0:
+            return len(string)
+        kept = string[: self._left]
+        self._left -= len(kept)
+        if not kept.isascii():
+            # A lone surrogate would make the message impossible to send.
+            kept = kept.encode("utf-8", "replace").decode("utf-8")
+        super().write(kept)
+        if self._left <= 0:
+            super().write(f"\n[output cut: more than {LONGEST_CELL:,} characters were printed]\n")
+        return len(string)
+
+
+class ChildShell(ZMQInteractiveShell):
+    """A shell whose ``exit()`` and ``quit()`` end the cell, not the kernel with all variables."""
+
+    def ask_exit(self) -> NoReturn:
+        """End the running cell."""
+        raise SystemExit("exit() ends this cell; your variables are kept.")
+
+
+class ChildKernel(IPythonKernel):
+    """The kernel with our shell."""
+
+    shell_class = Type(ChildShell)
+
+
+def run_kernel(arguments: list[str]) -> None:
+    """Serve the connection file named in the arguments until told to shut down."""
+    app = IPKernelApp.instance(
+        kernel_class=ChildKernel,
+        outstream_class=f"{__name__}.{BoundedStream.__name__}",
+    )
+    app.initialize([*arguments, "--HistoryManager.enabled=False"])
+    app.start()

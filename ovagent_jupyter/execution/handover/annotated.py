@@ -1,0 +1,177 @@
+"""AnnData and MuData in parts, and built from parts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pandas as pd
+
+from ovagent_jupyter.execution.handover.fields import malformed
+from ovagent_jupyter.execution.handover.slots import (
+    BRANCH,
+    Path,
+    Slots,
+    below,
+    build_dict,
+    open_dict,
+)
+from ovagent_jupyter.execution.handover.table import OBS, VAR, Place, build_frame, open_frame
+
+ALIGNED = ("layers", "obsm", "varm", "obsp", "varp")
+_RAW: Path = ("raw",)
+_PLACES = {"obs": OBS, "var": VAR}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Advice about names that are not unique was given when the object was made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def open_anndata(slots: Slots, value: object, at: Path = ()) -> None:
+    """Add the parts of an AnnData; a view is materialised, a backed one loaded."""
+    adata = _in_memory(value)
+    open_frame(slots, OBS.under(at), adata.obs)
+    open_frame(slots, VAR.under(at), adata.var)
+    slots[*at, "X"] = adata.X
+    for name in ALIGNED:
+        for key, item in getattr(adata, name).items():
+            if key is not None:  # anndata 0.13 may list X among the layers
+                slots[*at, name, str(key)] = item
+    if adata.raw is not None:
+        slots[*at, "raw"] = BRANCH
+        slots[*at, "raw", "X"] = adata.raw.X
+        open_frame(slots, VAR.under((*at, *_RAW)), adata.raw.var)
+        for key, item in adata.raw.varm.items():
+            slots[*at, "raw", "varm", str(key)] = item
+    _open_uns(slots, (*at, "uns"), adata.uns)
+
+
+def _in_memory(value: object) -> Any:
+    adata = cast(Any, value)
+    with quiet():
+        if adata.isbacked:
+            return adata.to_memory()
+        return adata.copy() if adata.is_view else adata
+
+
+def _open_uns(slots: Slots, at: Path, uns: Mapping[Any, object]) -> None:
+    if all(type(key) in (str, int) for key in uns):
+        open_dict(slots, at, uns)
+    else:
+        slots[at] = dict(uns)
+
+
+def _build_uns(slots: Slots, at: Path) -> dict[object, object]:
+    uns = slots.get(at, BRANCH)
+    if uns is BRANCH:
+        return build_dict({at: BRANCH, **slots}, at)
+    if not isinstance(uns, dict):
+        raise malformed("uns is not a dictionary")
+    return uns
+
+
+def _group(slots: Slots, at: Path) -> dict[str, object]:
+    group: dict[str, object] = {}
+    for path, value in below(slots, at):
+        if len(path) != len(at) + 1 or value is BRANCH:
+            raise malformed("a slot lies where nothing can be")
+        group[str(path[-1])] = value
+    return group
+
+
+def build_anndata(slots: Slots, at: Path = ()) -> object:
+    """The AnnData of its parts; its constructor checks that they fit together."""
+    from anndata import AnnData
+
+    frames = {name: build_frame(slots, place.under(at)) for name, place in _PLACES.items()}
+    _check_names(frames)
+    parts = {name: _group(slots, (*at, name)) for name in ALIGNED}
+    with quiet():
+        adata = AnnData(
+            X=cast(Any, slots.get((*at, "X"))),
+            **cast(Any, frames),
+            **cast(Any, parts),
+            uns=cast(Any, _build_uns(slots, (*at, "uns"))),
+            raw=cast(Any, _raw(slots, (*at, *_RAW))),
+        )
+    for name, frame in frames.items():
+        _as_it_was(getattr(adata, name), frame)
+    return adata
+
+
+def _raw(slots: Slots, at: Path) -> dict[str, object] | None:
+    if at not in slots:
+        return None
+    var = build_frame(slots, VAR.under(at))
+    return {"X": slots.get((*at, "X")), "var": var, "varm": _group(slots, (*at, "varm"))}
+
+
+def _check_names(frames: Mapping[str, pd.DataFrame]) -> None:
+    # anndata would write out each number of a range as text: there may be 2^60.
+    if any(isinstance(frame.index, pd.RangeIndex) and len(frame) for frame in frames.values()):
+        raise malformed("cells or genes have no names")
+
+
+def _as_it_was(frame: pd.DataFrame, wanted: pd.DataFrame) -> None:
+    """Undo what the constructor does to names: it turns numbers into text."""
+    if not frame.index.identical(wanted.index):
+        frame.index = wanted.index
+    if not frame.columns.identical(wanted.columns):
+        frame.columns = wanted.columns
+    frame.attrs = wanted.attrs
+
+
+def open_mudata(slots: Slots, value: object) -> None:
+    """Add the parts of a MuData; each modality's lie under ``("mod", name)``."""
+    mdata = cast(Any, value)
+    with quiet():
+        mdata = mdata.copy() if mdata.is_view or mdata.isbacked else mdata
+    slots["axis",] = int(mdata.axis)
+    for name, modality in mdata.mod.items():
+        slots["mod", name] = BRANCH
+        open_anndata(slots, modality, ("mod", name))
+    open_frame(slots, OBS, mdata.obs)
+    open_frame(slots, VAR, mdata.var)
+    for name in ALIGNED[1:]:
+        for key, item in getattr(mdata, name).items():
+            if key not in mdata.mod:  # which cells a modality has; computed from the names
+                slots[name, str(key)] = item
+    _open_uns(slots, ("uns",), mdata.uns)
+
+
+def build_mudata(slots: Slots) -> object:
+    """The MuData of its parts."""
+    from mudata import MuData
+
+    names = [path[1] for path, value in below(slots, ("mod",)) if len(path) == 2]
+    modalities = {name: build_anndata(slots, ("mod", name)) for name in names}
+    with quiet():
+        mdata: Any = MuData(cast(Any, modalities), axis=cast(Any, slots.get(("axis",), 0)))
+        for name, place in _PLACES.items():
+            setattr(mdata, name, build_frame(slots, place))
+        for name in ALIGNED[1:]:
+            for key, item in _group(slots, (name,)).items():
+                getattr(mdata, name)[key] = item
+        mdata.uns = _build_uns(slots, ("uns",))
+    return mdata
+
+
+def places(slots: Slots, kind: str) -> list[Place]:
+    """All frames that an object of a kind holds in parts."""
+    from ovagent_jupyter.execution.handover.table import FRAME
+
+    if kind == "dataframe":
+        return [FRAME]
+    found = [OBS, VAR] if kind in ("anndata", "mudata") else []
+    for path in [path for path in slots if path and path[0] in ("mod", "raw")]:
+        if path[-1] == "var_columns":
+            found.append(VAR.under(path[:-1]))
+        elif path[-1] == "obs_columns":
+            found.append(OBS.under(path[:-1]))
+    return found

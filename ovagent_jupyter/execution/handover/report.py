@@ -1,0 +1,129 @@
+"""What a hand-over says about itself: what went, what stayed behind, what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+MINUS = "\N{MINUS SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+ARROW = "\N{RIGHTWARDS ARROW}"
+_SIGNS = {"added": "+", "changed": "~", "removed": MINUS}
+_SUMMARY_SLOTS = 10
+_LONGEST = 200
+
+
+def shown(text: str, longest: int = _LONGEST) -> str:
+    """Text that may come from the child, safe to print: no control characters, bounded."""
+    clean = "".join(c if c.isprintable() else "?" for c in text[: longest + 1])
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """One thing that could not cross the border, and why."""
+
+    path: str
+    """Where it is, as the user would write it: ``adata.uns['f']``."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverReport:
+    """What was handed to the child."""
+
+    names: tuple[str, ...]
+    left_behind: tuple[LeftBehind, ...] = ()
+    size: int = 0
+    """Bytes written."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotChange:
+    """One part of an object that is not as it was."""
+
+    path: str
+    """``obs/leiden``; empty for the object as a whole."""
+    kind: Literal["added", "changed", "removed"]
+    note: str = ""
+    """``8 levels``, ``700 × 50``, ``−37 cells``."""
+
+    def __str__(self) -> str:
+        if self.path in COUNTED and self.note:
+            return self.note
+        if not self.path:
+            return self.note or self.kind
+        return f"{_SIGNS[self.kind]}{self.path}" + (f" ({self.note})" if self.note else "")
+
+
+COUNTED = {"obs_names": "cells", "var_names": "genes", "index": "rows"}
+"""Slots whose change is told as a number of things."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectDiff:
+    """How one variable differs from what was handed over."""
+
+    name: str
+    kind: Literal["added", "changed", "unchanged", "removed"]
+    slots: tuple[SlotChange, ...] = ()
+
+    def summary(self) -> str:
+        """All of it in one line: ``adata: −37 cells, +obs/leiden (8 levels), ~X``."""
+        if self.kind == "unchanged":
+            return f"{self.name}: unchanged"
+        if self.kind == "removed":
+            return f"{self.name}: deleted by the code; yours is kept"
+        parts = [str(slot) for slot in self.slots[:_SUMMARY_SLOTS]]
+        if len(self.slots) > _SUMMARY_SLOTS:
+            parts.append(f"and {len(self.slots) - _SUMMARY_SLOTS} more")
+        lead = "new, " if self.kind == "added" else ""
+        return f"{self.name}: {lead}{', '.join(parts) or self.kind}"
+
+    def lines(self) -> list[str]:
+        """One line for the object and one for each slot that differs."""
+        if not self.slots:
+            return [self.summary()]
+        return [f"{self.name}: {self.kind}", *(f"  {slot}" for slot in self.slots)]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What came back from the child."""
+
+    objects: Mapping[str, object] = field(default_factory=dict)
+    """New objects to bind: what changed, rebuilt, and new variables. The old ones are untouched."""
+    diffs: tuple[ObjectDiff, ...] = ()
+    left_behind: tuple[LeftBehind, ...] = ()
+
+    def summary(self) -> str:
+        """One line for each object that differs."""
+        return "\n".join(d.summary() for d in self.diffs if d.kind != "unchanged")
+
+
+def dotted(name: str, path: Iterable[object]) -> str:
+    """A slot as the user would write it: ``adata.uns['f']``."""
+    steps = list(path)
+    text = name
+    for position, step in enumerate(steps):
+        if position == 0 and step in _ATTRIBUTES:
+            text += f".{_ATTRIBUTES[str(step)]}"
+        elif steps[0] == "raw" and position == 1:
+            text += f".{_ATTRIBUTES.get(str(step), step)}"
+        elif not (position == 0 and step == "column"):
+            text += f"[{step!r}]"
+    return shown(text)
+
+
+_ATTRIBUTES = {
+    name: name
+    for name in (
+        "X", "obs", "var", "uns", "obsm", "varm", "obsp", "varp", "layers", "raw", "mod",
+        "obs_names", "var_names", "index", "columns", "attrs",
+    )
+} | {"obs_columns": "obs.columns", "var_columns": "var.columns"}  # fmt: skip
+_ATTRIBUTES |= {"obs_attrs": "obs.attrs", "var_attrs": "var.attrs", "axis": "axis"}

@@ -1,0 +1,191 @@
+"""An object as its parts: what is compared, sent and replaced one by one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, cast
+
+from ovagent_jupyter.execution.handover.codec import Decoder, Encoded, encode
+from ovagent_jupyter.execution.handover.fields import Node, as_list, malformed
+
+Path = tuple[str | int, ...]
+"""Where a slot is: ``("obs", "leiden")``, ``("uns", "neighbors", "params")``, ``()``."""
+
+_DEEPEST = 32
+_LONGEST_STEP = 4096
+
+
+class Mark(Enum):
+    """What a slot holds when it holds no value."""
+
+    BRANCH = "branch"
+    """A dictionary whose entries are slots themselves."""
+
+
+BRANCH: Final = Mark.BRANCH
+_BRANCH_NODE: Final = {"t": "branch"}
+Slots = dict[Path, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """An object in parts, in order."""
+
+    kind: str
+    """``anndata``, ``mudata``, ``dataframe``, ``dict``, or ``value`` for what has no parts."""
+    slots: Slots = field(default_factory=dict)
+
+
+def kind_of(value: object) -> str:
+    """Which kind of tree an object is, told without importing its package."""
+    for package, names in _KINDS.items():
+        module = cast(Any, sys.modules.get(package))
+        for name, kind in names.items() if module else ():
+            if isinstance(value, getattr(module, name, ())):
+                ours = type(value).__module__.partition(".")[0] in ("anndata", "mudata", "pandas")
+                return kind if ours else "value"
+    return "dict" if _opens(value) else "value"
+
+
+_KINDS = {
+    "mudata": {"MuData": "mudata"},
+    "anndata": {"AnnData": "anndata"},
+    "pandas": {"DataFrame": "dataframe"},
+}
+
+
+def open_object(value: object) -> Tree:
+    """The parts of an object; arrays are the object's own, not copies.
+
+    A view of an AnnData is materialised, a backed one loaded.
+    """
+    kind = kind_of(value)
+    slots: Slots = {}
+    if kind == "anndata":
+        from ovagent_jupyter.execution.handover import annotated
+
+        annotated.open_anndata(slots, value)
+    elif kind == "mudata":
+        from ovagent_jupyter.execution.handover import annotated
+
+        annotated.open_mudata(slots, value)
+    elif kind == "dataframe":
+        from ovagent_jupyter.execution.handover import table
+
+        table.open_frame(slots, table.FRAME, value)
+    elif kind == "dict":
+        open_dict(slots, (), cast(dict[object, object], value))
+    else:
+        slots[()] = value
+    return Tree(kind, slots)
+
+
+def assemble(tree: Tree) -> object:
+    """The object of its parts.
+
+    Raises:
+        HandoverError: The parts do not make one.
+    """
+    slots = tree.slots
+    if tree.kind in ("anndata", "mudata"):
+        from ovagent_jupyter.execution.handover import annotated
+
+        build = annotated.build_anndata if tree.kind == "anndata" else annotated.build_mudata
+        return build(slots)
+    if tree.kind == "dataframe":
+        from ovagent_jupyter.execution.handover import table
+
+        return table.build_frame(slots, table.FRAME)
+    if tree.kind == "dict":
+        return build_dict(slots, ())
+    if tree.kind != "value" or set(slots) != {()}:
+        raise malformed("an object is of an unknown kind")
+    return slots[()]
+
+
+def _opens(value: object) -> bool:
+    return type(value) is dict and all(type(key) in (str, int) for key in value)
+
+
+def open_dict(
+    slots: Slots, at: Path, value: Mapping[Any, object], above: frozenset[int] = frozenset()
+) -> None:
+    """Add a dictionary and, down to its leaves, what it holds.
+
+    One that cannot be taken apart (odd keys, too deep) is a slot as a whole; one that holds
+    itself is too, and then fails to encode by name.
+    """
+    slots[at] = BRANCH
+    above |= {id(value)}
+    for key, item in value.items():
+        if _opens(item) and id(item) not in above and len(at) < _DEEPEST:
+            open_dict(slots, (*at, key), cast(dict[object, object], item), above)
+        else:
+            slots[*at, key] = item
+
+
+def build_dict(slots: Slots, at: Path) -> dict[object, object]:
+    """The dictionary at a path, with all below it."""
+    if slots.get(at) is not BRANCH:
+        raise malformed("a dictionary is missing")
+    made: dict[Path, dict[object, object]] = {at: {}}
+    for path, value in below(slots, at):
+        parent = made.get(path[:-1])
+        if parent is None:
+            raise malformed("an entry lies in no dictionary")
+        if value is BRANCH:
+            made[path] = {}
+        parent[path[-1]] = made[path] if value is BRANCH else value
+    return made[at]
+
+
+def below(slots: Slots, at: Path) -> Iterator[tuple[Path, object]]:
+    """All slots under a path, without itself."""
+    depth = len(at)
+    for path, value in slots.items():
+        if len(path) > depth and path[:depth] == at:
+            yield path, value
+
+
+def step_of(label: Hashable) -> str | int:
+    """A column label as a step of a path; the label itself travels elsewhere."""
+    if type(label) is str:
+        return label
+    if type(label) is int and abs(label) < 2**62:
+        return label
+    return repr(label)
+
+
+def path_node(path: Path) -> Node:
+    """A path as JSON."""
+    return list(path)
+
+
+def read_path(node: Node) -> Path:
+    """The path of a node."""
+    steps = as_list(node)
+    for step in steps:
+        if type(step) not in (str, int) or len(str(step)) > _LONGEST_STEP:
+            raise malformed("a slot has an impossible path")
+    if len(steps) > _DEEPEST + 8:
+        raise malformed("a slot lies too deep")
+    return tuple(steps)
+
+
+def encode_slot(value: object, *, allow_pickle: bool = False) -> Encoded:
+    """A slot's value in its travelling form.
+
+    Raises:
+        HandoverError: It has none.
+    """
+    if value is BRANCH:
+        return Encoded(_BRANCH_NODE, ())
+    return encode(value, allow_pickle=allow_pickle)
+
+
+def decode_slot(decoder: Decoder, node: Node) -> object:
+    """The value of a slot's node, or the mark that its entries are slots themselves."""
+    return BRANCH if node == _BRANCH_NODE else decoder.value(node)

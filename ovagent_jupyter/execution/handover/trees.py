@@ -1,0 +1,58 @@
+"""Objects with parts in the place of a value: a frame in obsm, an AnnData in uns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ovagent_jupyter.execution.handover.codec import Decoder, Encoder
+from ovagent_jupyter.execution.handover.fields import Node, as_list, items, malformed, text
+from ovagent_jupyter.execution.handover.slots import (
+    BRANCH,
+    Slots,
+    Tree,
+    assemble,
+    decode_slot,
+    encode_slot,
+    kind_of,
+    open_object,
+    path_node,
+    read_path,
+)
+
+
+def encode(encoder: Encoder, value: object) -> Node:
+    """The node of an AnnData or a MuData, or None when it is neither."""
+    return _encode(encoder, value) if kind_of(value) in ("anndata", "mudata") else None
+
+
+def encode_frame(encoder: Encoder, value: object) -> Node:
+    """The node of a DataFrame."""
+    return _encode(encoder, value)
+
+
+def _encode(encoder: Encoder, value: object) -> Node:
+    tree = open_object(value)
+    return {
+        "t": "tree",
+        "k": tree.kind,
+        "v": [
+            [path_node(path), encode_slot(BRANCH).node if item is BRANCH else encoder.node(item)]
+            for path, item in tree.slots.items()
+        ],
+    }
+
+
+def _read_tree(decoder: Decoder, node: Node) -> object:
+    kind = text(node, "k")
+    if kind not in ("anndata", "mudata", "dataframe"):
+        raise malformed("an object is of an unknown kind")
+    slots: Slots = {}
+    for entry in items(node, "v"):
+        pair = as_list(entry)
+        if len(pair) != 2:
+            raise malformed("a slot is not a pair")
+        slots[read_path(pair[0])] = decode_slot(decoder, pair[1])
+    return assemble(Tree(kind, slots))
+
+
+DECODERS: dict[str, Callable[[Decoder, Node], object]] = {"tree": _read_tree}

@@ -1,0 +1,223 @@
+"""The ``%ovagent`` commands: each returns something that shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ovagent_jupyter.errors import ConfigError
+from ovagent_jupyter.notebook.arguments import COMMANDS, MODES, Command, parser
+from ovagent_jupyter.notebook.markdown import escape, seconds
+
+if TYPE_CHECKING:
+    from ovagent_jupyter.notebook.face import Face
+
+EXAMPLES = (
+    "QC these cells",
+    "remove cells with more than 20% mito and fewer than 200 genes",
+    "cluster them at resolution 0.5 and show the UMAP",
+    "which genes mark each cluster?",
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Shown:
+    """A small table with a title, as Markdown in a notebook and as text in a terminal."""
+
+    title: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    note: str = ""
+
+    def __repr__(self) -> str:
+        widths = [max(len(row[i]) for row in self.rows) for i in range(len(self.columns))]
+        lines = [self.title] if self.title else []
+        for row in self.rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+            lines.append("  " + "  ".join(cells).rstrip())
+        return "\n".join([*lines, self.note] if self.note else lines)
+
+    def _repr_markdown_(self) -> str:
+        parts = [f"**{escape(self.title)}**"] if self.title else []
+        if self.rows:
+            head = "| " + " | ".join(self.columns) + " |"
+            rule = "|" + ":---|" * len(self.columns)
+            body = ["| " + " | ".join(escape(cell) for cell in row) + " |" for row in self.rows]
+            parts.append("\n".join([head, rule, *body]))
+        if self.note:
+            parts.append(escape(self.note))
+        return "\n\n".join(parts)
+
+
+class Commands:
+    """What each command does.
+
+    Args:
+        face: The notebook they are given in.
+    """
+
+    def __init__(self, face: Face) -> None:
+        self._face = face
+        self._table: dict[str, Callable[[str], Shown | Traceback]] = {
+            "help": self._help,
+            "status": self._status,
+            "doctor": self._doctor,
+            "history": self._history,
+            "diff": self._diff,
+            "undo": self._undo,
+            "session": self._session,
+            "traceback": self._traceback,
+            "restart": self._restart,
+            "version": self._version,
+        }
+
+    def run(self, command: Command) -> Shown | Traceback:
+        """Do one command and return what it shows.
+
+        Raises:
+            ConfigError: Its argument cannot be used.
+        """
+        return self._table[command.name](command.argument)
+
+    def _help(self, _argument: str) -> Shown:
+        rows = [("%%ovagent", "a request in words below it: plan, code, run, results")]
+        rows += [(f"%%ovagent {name}", text) for name, text in MODES.items() if name != "run"]
+        rows += [(f"%ovagent {name}", text) for name, text in COMMANDS.items()]
+        rows += [("", ""), *((f"e.g. {text}", "") for text in EXAMPLES)]
+        note = "Options of a request: " + " ".join(
+            name for a in parser()._actions for name in a.option_strings if name.startswith("--")
+        )
+        return Shown("What you can type", ("type", "what it does"), tuple(rows), note)
+
+    def _status(self, _argument: str) -> Shown:
+        face = self._face
+        session = face.runtime.current
+        resolved = face.runtime.settings(face.traits())
+        rows: list[tuple[str, str]] = []
+        if session is None:
+            rows.append(("session", "none yet: it begins with the first request"))
+        else:
+            rows += [
+                ("session", session.session_id),
+                ("child kernel", _child_state(session.executor)),
+                ("notebook", str(session.recorder.notebook.path)),
+                ("log", str(session.recorder.log.path)),
+            ]
+            turn = session.last_turn
+            rows.append(("last turn", f"{turn.status}: {turn.answer}" if turn else "none"))
+        rows.append(("undo", self._undo_state()))
+        rows += [(name, f"{value} ({origin})") for name, value, origin in resolved.table()]
+        return Shown("Status", ("what", "is"), tuple(rows))
+
+    def _undo_state(self) -> str:
+        return "the last turn can be undone" if self._face.namespace.can_undo else "nothing to undo"
+
+    def _doctor(self, _argument: str) -> Shown:
+        from ovagent_jupyter.runtime import examine_machine
+
+        runtime = self._face.runtime
+        checks = runtime.loop.run(examine_machine(runtime.settings(self._face.traits()).config))
+        rows = tuple((check.mark, check.name, check.finding, check.remedy) for check in checks)
+        bad = sum(check.mark == "✗" for check in checks)
+        title = f"{bad} problem{'s' * (bad != 1)}" if bad else "All is well"
+        return Shown(title, ("", "part", "found", "what to do"), rows)
+
+    def _history(self, argument: str) -> Shown:
+        from ovagent_jupyter.storage.history import SessionHistory
+
+        history = SessionHistory()
+        entries = history.get_recent(_number(argument, 10))
+        rows = tuple(
+            (
+                f"{entry.timestamp.astimezone():%Y-%m-%d %H:%M}",
+                "✓" if entry.success else "✗",
+                _short(entry.request),
+                _short(entry.result_summary),
+                seconds(entry.duration),
+            )
+            for entry in entries
+        )
+        note = f"{history.skipped} damaged lines were skipped." if history.skipped else ""
+        title = f"The last {len(rows)} turns" if rows else "No turns yet"
+        return Shown(title, ("when", "", "request", "result", "took"), rows, note)
+
+    def _diff(self, _argument: str) -> Shown:
+        turn = self._face.last_turn()
+        if turn is None:
+            return Shown("No turn yet")
+        rows = tuple((line,) for diff in turn.diff for line in diff.lines())
+        return Shown(turn.answer if rows else "The last turn changed nothing", ("slot",), rows)
+
+    def _undo(self, argument: str) -> Shown:
+        if argument:
+            raise ConfigError(
+                f"undo {argument} cannot be done.",
+                why="This version keeps the variables of the last turn only.",
+                next_step="Type %ovagent undo.",
+            )
+        if not self._face.namespace.can_undo:
+            return Shown("There is nothing to undo")
+        restored, kept = self._face.namespace.undo()
+        note = f"Left alone, as you bound them anew: {', '.join(kept)}" if kept else ""
+        title = f"Put back: {', '.join(restored)}" if restored else "Nothing was put back"
+        return Shown(title, note=note)
+
+    def _session(self, argument: str) -> Shown:
+        runtime = self._face.runtime
+        if argument:
+            runtime.go_on_in(argument)
+        current = runtime.current_name or "none yet: it begins with the first request"
+        return Shown(f"Session: {current}")
+
+    def _traceback(self, _argument: str) -> Traceback:
+        turn = self._face.last_turn()
+        error = turn.code_error if turn else None
+        if error is None:
+            return Traceback("The last turn did not fail in its code.")
+        lines = "\n".join(error.traceback) or f"{error.name}: {error.message}"
+        return Traceback(lines)
+
+    def _restart(self, _argument: str) -> Shown:
+        session = self._face.runtime.current
+        if session is None:
+            return Shown("There is no child kernel yet")
+        self._face.runtime.loop.run(session.restart_child())
+        return Shown("A fresh child kernel is ready; your variables are as they were")
+
+    def _version(self, _argument: str) -> Shown:
+        from ovagent_jupyter.agent.doctor import versions
+
+        return Shown("Versions", ("package", "version"), tuple(versions()))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Traceback:
+    """A traceback as the child coloured it."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def _child_state(executor: object) -> str:
+    state = "running" if getattr(executor, "alive", False) else "not running"
+    isolation = getattr(executor, "isolation", None)
+    level = {0: "none: your own kernel", 1: "own process; not confined by the system"}
+    return f"{state} · isolation: {level.get(int(isolation or 0), 'unknown')}"
+
+
+def _number(text: str, default: int) -> int:
+    if not text:
+        return default
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(
+            f"{text!r} is not a number of turns.", next_step="As in %ovagent history 20."
+        )
+    return int(text)
+
+
+def _short(text: str, limit: int = 90) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= limit else flat[: limit - 1] + "…"

@@ -1,0 +1,197 @@
+"""The card of one turn in a notebook cell: plan, code, live progress, outputs, what changed."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ovagent_jupyter.events import AgentEvent, Category, Level
+from ovagent_jupyter.notebook.markdown import (
+    code_block,
+    escape,
+    folded,
+    plan_table,
+    plan_text,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from ovagent_jupyter.agent.turn import Turn
+    from ovagent_jupyter.execution.executor import Output
+    from ovagent_jupyter.omics import Plan
+
+TURN_MIME = "application/vnd.ovagent.turn.v1+json"
+REPAINT_EVERY = 0.1
+"""Seconds between two paintings of the header: more often is quadratic in what it holds."""
+
+
+class Publisher(Protocol):
+    """IPython's display publisher, as far as it is used here."""
+
+    def publish(self, data: dict[str, Any], metadata: dict[str, Any], **kwargs: Any) -> None:
+        """Send one display to the front end."""
+        ...
+
+
+class Card:
+    """Draws the events of one turn into the running cell; used from the main thread only.
+
+    The header (state, plan, progress) is one display that is painted again; everything else
+    is published once, in order.
+
+    Args:
+        publisher: IPython's display publisher.
+        turn_key: Part of the header's display id; unique to the cell's turn.
+        show_code: Show the code unfolded (mode ``code``).
+    """
+
+    def __init__(self, publisher: Publisher, turn_key: str, *, show_code: bool = False) -> None:
+        self._publisher = publisher
+        self._header_id = f"ovagent-{turn_key}"
+        self._turn_key = turn_key
+        self._show_code = show_code
+        self._state = "planning …"
+        self._plan: Plan | None = None
+        self._progress: list[str] = []
+        self._captioned = -1
+        self._painted_at = 0.0
+        self._painted = False
+        self._dirty = True
+        self._draw: dict[Category, Callable[[AgentEvent], None]] = {
+            Category.PLAN_READY: self._on_plan,
+            Category.STEP_STARTED: self._on_step_started,
+            Category.STEP_FINISHED: self._on_step_finished,
+            Category.CODE_OUTPUT: self._on_output,
+            Category.CHILD_STARTING: self._on_state,
+            Category.TURN_FINISHED: self._on_finished,
+            Category.TURN_FAILED: self._on_failed,
+        }
+
+    def show(self, event: AgentEvent | None) -> None:
+        """Draw one event; None is the heartbeat."""
+        if event is not None:
+            draw = self._draw.get(event.category)
+            if draw is not None:
+                draw(event)
+            elif event.level in {Level.WARNING, Level.ERROR}:
+                self._notice(event.message)
+        if self._dirty and time.monotonic() - self._painted_at >= REPAINT_EVERY:
+            self._paint()
+
+    def _on_plan(self, event: AgentEvent) -> None:
+        self._plan = _carried(event, "plan")
+        self._progress = ["" for _ in self._plan.steps] if self._plan else []
+        self._state = "planned"
+        self._paint()
+
+    def _on_state(self, event: AgentEvent) -> None:
+        self._state = escape(event.message)
+        self._dirty = True
+
+    def _on_step_started(self, event: AgentEvent) -> None:
+        index = int(str(event.data["index"]))
+        self._progress[index] = "▶"
+        self._state = f"step {index + 1} of {len(self._progress)} …"
+        self._dirty = True
+
+    def _on_step_finished(self, event: AgentEvent) -> None:
+        mark = "✓" if event.data.get("ok") else "✗"
+        duration = seconds(float(str(event.data["duration"])))
+        self._progress[int(str(event.data["index"]))] = f"{mark} {duration}"
+        self._dirty = True
+
+    def _on_output(self, event: AgentEvent) -> None:
+        output: Output = _carried(event, "output")
+        index = int(str(event.data["index"]))
+        if output.kind in {"clear", "error"}:
+            return
+        if self._captioned != index and self._plan is not None:
+            self._captioned = index
+            title = self._plan.steps[index].title
+            self._markdown(f"**{index + 1} · {escape(title)}**", f"── {index + 1} · {title}")
+        self._relay(output)
+
+    def _relay(self, output: Output) -> None:
+        if output.kind == "stream":
+            stream = sys.stderr if output.stream == "stderr" else sys.stdout
+            stream.write(output.text)
+            return
+        transient = (
+            {"display_id": f"{self._turn_key}-{output.display_id}"} if output.display_id else {}
+        )
+        self._publisher.publish(
+            dict(output.data),
+            dict(output.metadata),
+            transient=transient,
+            update=output.kind == "update",
+        )
+
+    def _on_finished(self, event: AgentEvent) -> None:
+        turn: Turn = _carried(event, "turn")
+        done = "planned, nothing was run" if turn.status.value == "planned" else "finished"
+        self._state = f"{done} · {seconds(turn.duration)}"
+        self._paint()
+        if turn.status.value != "planned":
+            self._summary(turn)
+
+    def _on_failed(self, event: AgentEvent) -> None:
+        self._state = str(event.data.get("state", "failed"))
+        for index, mark in enumerate(self._progress):
+            if mark == "▶":
+                self._progress[index] = "✗"
+        self._paint()
+
+    def _summary(self, turn: Turn) -> None:
+        text = f"**Result** · {escape(turn.answer)}"
+        plain = f"Result: {turn.answer}"
+        if turn.bindings:
+            text += "  \n`%ovagent diff` shows it in full, `%ovagent undo` takes it back."
+            plain += "\n%ovagent diff shows it in full, %ovagent undo takes it back."
+        details = "\n".join(f"- {escape(line)}" for diff in turn.diff for line in diff.lines())
+        if details:
+            text += "\n\n" + folded("What changed", details)
+        record = {**turn.as_record(), "code_sha256": _sha256(turn.code)}
+        self._publish({"text/markdown": text, "text/plain": plain, TURN_MIME: record})
+
+    def _notice(self, message: str) -> None:
+        self._markdown(f"⚠ {escape(message)}", f"! {message}")
+
+    def _markdown(self, text: str, plain: str) -> None:
+        self._publish({"text/markdown": text, "text/plain": plain})
+
+    def _publish(self, data: Mapping[str, object]) -> None:
+        self._publisher.publish(dict(data), {})
+
+    def _paint(self) -> None:
+        self._publisher.publish(
+            self._header(), {}, transient={"display_id": self._header_id}, update=self._painted
+        )
+        self._painted = True
+        self._dirty = False
+        self._painted_at = time.monotonic()
+
+    def _header(self) -> dict[str, object]:
+        text = f"**ovagent** · offline planner · {self._state}"
+        plain = f"ovagent · offline planner · {self._state}"
+        if self._plan is not None:
+            code = code_block(self._plan.code)
+            lines = self._plan.code.count("\n") + 1
+            shown = code if self._show_code else folded(f"Code ({lines} lines)", code)
+            text += f"\n\n{plan_table(self._plan, self._progress)}\n\n{shown}"
+            plain += f"\n{plan_text(self._plan, self._progress)}\n\n{self._plan.code}"
+            for finding in self._plan.findings:
+                text += f"\n\n⚠ {escape(finding.message)}"
+                plain += f"\n! {finding.message}"
+        return {"text/markdown": text, "text/plain": plain}
+
+
+def _carried(event: AgentEvent, name: str) -> Any:
+    """An object that an event carries; reporters in the same process get it as it is."""
+    return event.data[name]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

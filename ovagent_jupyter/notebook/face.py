@@ -1,0 +1,124 @@
+"""What the magics delegate to: turns and commands in one notebook."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ovagent_jupyter.agent.turn import Turn, TurnRequest
+from ovagent_jupyter.notebook.arguments import Command, RunOptions, parse_cell, parse_line, parser
+from ovagent_jupyter.notebook.bridge import Bridge
+from ovagent_jupyter.notebook.commands import Commands, Shown, Traceback
+from ovagent_jupyter.notebook.display import Card
+from ovagent_jupyter.notebook.namespace import Namespace
+from ovagent_jupyter.reporters import PrintReporter
+from ovagent_jupyter.runtime import Runtime
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from ovagent_jupyter.events import AgentEvent
+
+
+class Face:
+    """One notebook's sessions and variables.
+
+    Args:
+        shell: IPython.
+        traits: Gives the settings made as traitlets, read anew for each turn.
+    """
+
+    def __init__(self, shell: InteractiveShell, traits: Callable[[], Mapping[str, object]]) -> None:
+        self.shell = shell
+        self.namespace = Namespace(shell.user_ns)
+        self.runtime = Runtime()
+        self.bridge = Bridge(self.runtime.loop, self.runtime.caller)
+        self.traits = traits
+        self._commands = Commands(self)
+        self._turns = 0
+
+    def line(self, line: str) -> Shown | Traceback | None:
+        """Answer ``%ovagent …``."""
+        parsed = parse_line(line)
+        if isinstance(parsed, Command):
+            return self._commands.run(parsed)
+        self._run(parsed)
+        return None
+
+    def cell(self, line: str, body: str) -> None:
+        """Answer a ``%%ovagent`` cell where nothing can be awaited."""
+        self._run(parse_cell(line, body))
+
+    async def drive(self, line: str, body: str) -> None:
+        """Answer a ``%%ovagent`` cell in an asynchronous cell."""
+        options = parse_cell(line, body)
+        if options.show_help:
+            self._show_help()
+            return
+        work, show = self._turn(options)
+        self._finish(options, await self.bridge.drive(work, show))
+
+    def last_turn(self) -> Turn | None:
+        """The last turn of the current session."""
+        session = self.runtime.current
+        return session.last_turn if session else None
+
+    def close(self) -> None:
+        """End the child kernels and the loop thread."""
+        self.runtime.close()
+
+    def _run(self, options: RunOptions) -> None:
+        if options.show_help:
+            self._show_help()
+            return
+        work, show = self._turn(options)
+        self._finish(options, self.bridge.run(work, show))
+
+    def _turn(
+        self, options: RunOptions
+    ) -> tuple[Coroutine[Any, Any, Turn], Callable[[AgentEvent | None], None]]:
+        self._turns += 1
+        request = TurnRequest(
+            text=options.text,
+            mode=options.mode,
+            namespace=dict(self.namespace.variables),
+            inputs=options.inputs,
+            outputs=options.outputs,
+            timeout=options.timeout,
+            cell_id=self._cell_id(),
+        )
+        work = self.runtime.turn(
+            request,
+            session=options.session,
+            traits=self.traits(),
+            flags=options.settings,
+            emit=self.bridge.emit,
+        )
+        return work, self._show(options)
+
+    def _show(self, options: RunOptions) -> Callable[[AgentEvent | None], None]:
+        if not hasattr(self.shell, "kernel"):
+            reporter = PrintReporter()
+            return lambda event: reporter.report(event) if event is not None else None
+        key = f"{self.shell.execution_count}-{self._turns}"
+        return Card(self.shell.display_pub, key, show_code=options.mode == "code").show
+
+    def _finish(self, options: RunOptions, turn: Turn) -> None:
+        """Bind the results, or end the cell in error so that Run All stops."""
+        if turn.error is not None:
+            raise turn.error
+        self.namespace.bind(turn.turn_id, turn.bindings)
+        if options.into_next:
+            self.shell.set_next_input(turn.code)
+
+    def _show_help(self) -> None:
+        sys.stdout.write(parser().format_help())
+
+    def _cell_id(self) -> str:
+        """The notebook's id of the running cell; front ends need not send one."""
+        get_parent = getattr(self.shell, "get_parent", None)
+        if get_parent is None:
+            return ""
+        metadata = get_parent().get("metadata", {})
+        return str(metadata.get("cellId", ""))

@@ -1,0 +1,72 @@
+"""The state card: what an AnnData holds and what has been done to it, without copying it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ovagent_jupyter.omics.step import XKind
+
+ColumnKind = Literal["categorical", "bool", "int", "float", "string", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class XState:
+    """What a matrix holds, with how sure we are and why."""
+
+    kind: XKind
+    confidence: float
+    """0 to 1; below 0.9 the planner flags instead of acting."""
+    evidence: str
+    """One sentence a user can check."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of obs or var."""
+
+    name: str
+    kind: ColumnKind
+    n_unique: int | None
+    """Number of distinct values; None when it was not counted."""
+    levels: tuple[str, ...] = ()
+    """Values of a categorical, string or bool column, at most 200; else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataState:
+    """The state card of one AnnData."""
+
+    name: str
+    """Name of the variable."""
+    n_obs: int
+    n_vars: int
+    x: XState
+    obs: Mapping[str, Column]
+    var: Mapping[str, Column]
+    layers: Mapping[str, XState]
+    obsm: Mapping[str, tuple[int, ...]]
+    varm: Mapping[str, tuple[int, ...]]
+    obsp: Mapping[str, tuple[int, ...]]
+    varp: Mapping[str, tuple[int, ...]]
+    uns: frozenset[str]
+    raw: XState | None
+    """State of ``.raw.X``; None without a raw."""
+    genes: Mapping[str, str]
+    """Upper-case gene name → name as in var_names."""
+    species: Literal["human", "mouse"] | None
+    unique_obs_names: bool
+    unique_var_names: bool
+    has_nan: bool
+    """NaN or infinite values in the sampled rows of X."""
+
+    def has(self, slot: str) -> bool:
+        """Whether a slot such as ``obs/leiden``, ``obsm/X_pca`` or ``raw`` is there."""
+        place, _, key = slot.partition("/")
+        if place == "raw":
+            return self.raw is not None
+        if place == "X":
+            return True
+        held = getattr(self, place, None)
+        return held is not None and key in held

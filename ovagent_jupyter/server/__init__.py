@@ -1,0 +1,1 @@
+"""The server face: the Jupyter Server extension."""

@@ -1,0 +1,1 @@
+"""Public fakes and conformance checks, for our tests and for those of plugins."""

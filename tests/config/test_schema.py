@@ -1,0 +1,141 @@
+"""Settings: what is accepted, and what an error says."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from ovagent_jupyter.config import (
+    AgentConfig,
+    ExecutionConfig,
+    LLMConfig,
+    SandboxFallbackPolicy,
+)
+from ovagent_jupyter.config.schema import FIELDS, NOT_YET
+from ovagent_jupyter.errors import ConfigError
+
+GOOD = {
+    "model": "offline",
+    "use_notebook": False,
+    "max_prompts": 3,
+    "storage_dir": Path("/somewhere/else"),
+    "timeout": 12.5,
+    "sandbox_fallback_policy": SandboxFallbackPolicy.RAISE,
+    "fallback_floor": "in_process",
+    "verbose": True,
+    "history_enabled": False,
+}
+BAD = [
+    ("model", "gpt-5"),
+    ("use_notebook", "yes"),
+    ("max_prompts", -1),
+    ("max_prompts", 1.5),
+    ("max_prompts", True),
+    ("storage_dir", ""),
+    ("storage_dir", 7),
+    ("timeout", 0),
+    ("timeout", -2.0),
+    ("timeout", float("nan")),
+    ("timeout", float("inf")),
+    ("timeout", "600"),
+    ("timeout", True),
+    ("sandbox_fallback_policy", "sometimes"),
+    ("sandbox_fallback_policy", None),
+    ("fallback_floor", "nowhere"),
+    ("fallback_floor", ["process"]),
+    ("verbose", 1),
+    ("history_enabled", "off"),
+]
+
+
+def test_every_field_is_tried() -> None:
+    assert set(GOOD) == {row.name for row in FIELDS} == {name for name, _ in BAD}
+
+
+@pytest.mark.parametrize("row", FIELDS, ids=lambda row: row.name)
+def test_flat_keyword_and_its_aliases_reach_the_field(row: object) -> None:
+    field = next(known for known in FIELDS if known is row)
+    for keyword in (field.name, *field.aliases):
+        config = AgentConfig.from_flat_kwargs(**{keyword: GOOD[field.name]})
+        assert field.value_in(config) == GOOD[field.name]
+        for other in FIELDS:
+            if other is not field:
+                assert other.value_in(config) == other.value_in(AgentConfig())
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_bad_value_is_refused_by_name_with_a_remedy(name: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        AgentConfig.from_flat_kwargs(**{name: value})
+    assert caught.value.what.startswith(f"{name}={value!r}")
+    assert caught.value.next_step
+    assert len(caught.value.lines()) <= 3
+
+
+def test_storage_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ConfigError, match="It is a file"):
+        ExecutionConfig(storage_dir=file)
+
+
+def test_storage_dir_is_made_absolute_and_expanded() -> None:
+    assert AgentConfig.from_flat_kwargs(storage_dir="~/x").execution.storage_dir == (
+        Path.home() / "x"
+    )
+    directory = AgentConfig.from_flat_kwargs(storage_dir="y").execution.storage_dir
+    assert directory == Path.cwd() / "y"
+
+
+@pytest.mark.parametrize("policy", list(SandboxFallbackPolicy))
+def test_policy_may_be_given_as_text(policy: SandboxFallbackPolicy) -> None:
+    config = AgentConfig.from_flat_kwargs(sandbox_fallback_policy=policy.value)
+    assert config.execution.sandbox_fallback_policy is policy
+
+
+@pytest.mark.parametrize("keyword", sorted(NOT_YET))
+def test_keyword_without_effect_is_refused_and_its_value_not_shown(keyword: str) -> None:
+    with pytest.raises(ConfigError, match="not available yet") as caught:
+        AgentConfig.from_flat_kwargs(**{keyword: "sk-planted-value"})
+    assert "planted" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("timout", "timeout"),
+        ("use_notebok_execution", "use_notebook_execution"),
+        ("Model", "model"),
+        ("max_prompt", "max_prompts"),
+        ("history", "history_enabled"),
+        ("fallback_flor", "fallback_floor"),
+    ],
+)
+def test_unknown_keyword_names_the_nearest(typo: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=f"Did you mean '{meant}'"):
+        AgentConfig.from_flat_kwargs(**{typo: 1})
+
+
+def test_unknown_keyword_that_is_near_nothing_lists_all() -> None:
+    with pytest.raises(ConfigError, match=r"Settings: model, .*history_enabled"):
+        AgentConfig.from_flat_kwargs(zzzzzz=1)
+
+
+def test_setting_under_two_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        AgentConfig.from_flat_kwargs(timeout=1, notebook_timeout=2)
+
+
+def test_groups_must_be_groups() -> None:
+    with pytest.raises(ConfigError, match="Pass an LLMConfig"):
+        AgentConfig(llm="offline")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Pass an ExecutionConfig"):
+        AgentConfig(execution={})  # type: ignore[arg-type]
+
+
+def test_configuration_is_frozen() -> None:
+    config = AgentConfig(llm=LLMConfig())
+    with pytest.raises(FrozenInstanceError):
+        config.verbose = True  # type: ignore[misc]

@@ -1,0 +1,218 @@
+"""``%%ovagent`` cells in a real ipykernel, with real counts, through the real child."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from ovagent_jupyter.notebook.display import TURN_MIME
+from tests.notebook.conftest import Notebook
+
+
+def turn_of(outputs: list[dict[str, object]]) -> dict[str, object]:
+    """The record of the turn that a cell shows at its end."""
+    records = [o["data"][TURN_MIME] for o in outputs if TURN_MIME in o.get("data", {})]  # type: ignore[index,operator]
+    assert len(records) == 1
+    return records[0]
+
+
+def evaluate(notebook: Notebook, expression: str) -> object:
+    """The value of an expression in the user's kernel, by way of JSON."""
+    run = notebook.run(f"import json as _j; print(_j.dumps({expression}))")
+    assert run.status == "ok", run.error
+    return json.loads(run.text)
+
+
+def child_pids(notebook: Notebook) -> list[int]:
+    """Processes below the user's kernel."""
+    kernel = psutil.Process(notebook.manager.provisioner.pid)
+    return [process.pid for process in kernel.children(recursive=True)]
+
+
+def test_a_request_shows_plan_code_output_and_what_changed(with_counts: Notebook) -> None:
+    run = with_counts.run("%%ovagent\nQC these cells")
+    assert run.status == "ok", run.error
+    turn = turn_of(run.outputs)
+    assert turn["status"] == "finished"
+    assert "offline planner" in run.text
+    assert "calculate_qc_metrics" in run.text
+    assert "image/png" in run.mimes()
+    assert "total_counts" in str(evaluate(with_counts, "list(adata.obs)"))
+
+
+def test_the_code_never_runs_in_the_users_kernel(with_counts: Notebook) -> None:
+    before = set(evaluate(with_counts, "sorted(globals())"))  # type: ignore[call-overload]
+    assert with_counts.run("%%ovagent\nnormalise and log transform").status == "ok"
+    after = set(evaluate(with_counts, "sorted(globals())"))  # type: ignore[call-overload]
+    assert {n for n in after - before if not n.startswith("_")} == set()
+    assert evaluate(with_counts, "'log1p' in adata.uns") is True
+
+
+def test_undo_puts_the_old_object_back(with_counts: Notebook) -> None:
+    identity = evaluate(with_counts, "id(adata)")
+    assert with_counts.run("%%ovagent\nrun pca").status == "ok"
+    assert evaluate(with_counts, "'X_pca' in adata.obsm") is True
+    run = with_counts.run("%ovagent undo")
+    assert "adata" in run.text
+    assert evaluate(with_counts, "id(adata)") == identity
+    assert "nothing to undo" in with_counts.run("%ovagent undo").text
+
+
+def test_plan_and_code_run_nothing(with_counts: Notebook) -> None:
+    identity = evaluate(with_counts, "id(adata)")
+    for mode in ("plan", "code"):
+        run = with_counts.run(f"%%ovagent {mode}\ncluster the cells")
+        assert run.status == "ok", run.error
+        assert "leiden" in run.text
+        assert turn_free(run.outputs)
+    assert evaluate(with_counts, "id(adata)") == identity
+
+
+def turn_free(outputs: list[dict[str, object]]) -> bool:
+    """Whether no turn was finished."""
+    return not any(TURN_MIME in output.get("data", {}) for output in outputs)  # type: ignore[operator]
+
+
+def test_braces_dollars_and_percents_reach_the_planner_as_they_are(with_counts: Notebook) -> None:
+    run = with_counts.run("%%ovagent plan\nexplain {adata} $HOME %s {0}")
+    assert run.status == "error"
+    assert "WorkflowNeedsFallback" in run.error
+    assert os.environ["HOME"] not in run.error
+
+
+def test_inside_another_cell_magic_the_synchronous_way_serves(with_counts: Notebook) -> None:
+    run = with_counts.run("%%capture held\n%%ovagent plan\ncluster the cells")
+    assert run.status == "ok", run.error
+    shown = with_counts.run("held.outputs[-1]")
+    assert "leiden" in shown.text
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("%%ovagent\n", "request"),
+        ("%%ovagent\nBitte gruppiere die Zellen und zeige die Marker", "English"),
+        ("%%ovagent\nwrite a poem about mitochondria", "nothing was run"),
+        ("%%ovagent\ncluster @adta", "'adata'"),
+        ("%%ovagent -i missing\ncluster", "missing"),
+        ("%%ovagent --timeuot 3\ncluster", "--timeout"),
+        ("%%ovagent -m gpt-5\ncluster", "offline"),
+        ("%ovagent histroy", "history"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_few_lines(
+    with_counts: Notebook, cell: str, said: str
+) -> None:
+    run = with_counts.run(cell)
+    assert run.status == "error"
+    assert said.lower() in run.error.lower()
+    assert len(run.error.splitlines()) <= 6
+    assert with_counts.run("adata.n_obs").status == "ok"
+
+
+def test_several_candidates_are_a_question(with_counts: Notebook) -> None:
+    with_counts.run("other = adata[:50].copy()")
+    run = with_counts.run("%%ovagent plan\ncluster the cells")
+    assert run.status == "error"
+    assert "adata" in run.error
+    assert "other" in run.error
+    assert with_counts.run("%%ovagent plan\ncluster the cells of @other").status == "ok"
+    assert with_counts.run("%%ovagent plan -i adata\ncluster the cells").status == "ok"
+    with_counts.run("del other")
+
+
+@pytest.mark.parametrize("head", ["%%ovagent", "%ovagent"])
+def test_ctrl_c_stops_the_child_and_the_session_goes_on(with_counts: Notebook, head: str) -> None:
+    """Both ways of running: the awaited cell, and the blocking line."""
+    cell = f"{head}\nfind marker genes" if head == "%%ovagent" else f"{head} find marker genes"
+    identity = evaluate(with_counts, "id(adata)")
+    started = with_counts.start(cell)
+    with_counts.wait_for(started, "step 1 of")
+    with_counts.manager.interrupt_kernel()
+    run = with_counts.finish(started)
+    assert run.status == "error"
+    assert "as it was" in run.error
+    assert len(run.error.splitlines()) == 1
+    assert evaluate(with_counts, "id(adata)") == identity
+    assert with_counts.run("%%ovagent\nrun pca").status == "ok"
+    with_counts.run("%ovagent undo")
+
+
+def test_a_child_that_is_killed_in_mid_cell_is_said_and_replaced(with_counts: Notebook) -> None:
+    identity = evaluate(with_counts, "id(adata)")
+    started = with_counts.start("%%ovagent\ncluster the cells and find marker genes")
+    with_counts.wait_for(started, "step 2 of")
+    for pid in child_pids(with_counts):
+        os.kill(pid, signal.SIGKILL)
+    run = with_counts.finish(started)
+    assert run.status == "error"
+    assert "child kernel" in run.error
+    assert evaluate(with_counts, "id(adata)") == identity
+    again = with_counts.run("%%ovagent\nrun pca")
+    assert again.status == "ok", again.error
+
+
+def test_commands_show_themselves(with_counts: Notebook) -> None:
+    for command, said in {
+        "": "what it does",
+        "help": "%%ovagent",
+        "status": "child kernel",
+        "history 3": "run pca",
+        "diff": "adata",
+        "session": "Session:",
+        "traceback": "did not fail",
+        "version": "scanpy",
+    }.items():
+        run = with_counts.run(f"%ovagent {command}")
+        assert run.status == "ok", run.error
+        assert said in run.text, command
+        assert "text/markdown" in run.mimes() or command == "traceback"
+
+
+def test_doctor_examines_this_machine(with_counts: Notebook) -> None:
+    run = with_counts.run("%ovagent doctor")
+    assert run.status == "ok", run.error
+    assert "starts and runs code" in run.text
+
+
+def test_results_can_be_bound_to_other_names(with_counts: Notebook) -> None:
+    identity = evaluate(with_counts, "id(adata)")
+    run = with_counts.run("%%ovagent -o clustered=adata\nrun pca")
+    assert run.status == "ok", run.error
+    assert evaluate(with_counts, "id(adata)") == identity
+    assert evaluate(with_counts, "'X_pca' in clustered.obsm") is True
+    with_counts.run("%ovagent undo")
+    assert evaluate(with_counts, "'clustered' in globals()") is False
+
+
+def test_the_session_is_kept_as_a_notebook(with_counts: Notebook) -> None:
+    import nbformat
+
+    kept = sorted((with_counts.home / "sessions").glob("*.ipynb"))
+    assert kept
+    held = nbformat.read(kept[0], as_version=4)
+    nbformat.validate(held)
+    assert any("QC these cells" in cell.source for cell in held.cells)
+    assert any("calculate_qc_metrics" in cell.source for cell in held.cells)
+
+
+def test_completion_knows_commands_and_options(notebook: Notebook) -> None:
+    notebook.client.complete("%ovagent hist", 13)
+    reply = notebook.client.get_shell_msg(timeout=60)["content"]
+    assert "history" in [match.strip() for match in reply["matches"]]
+
+
+def test_unload_takes_everything_away_and_load_works_again(notebook: Notebook) -> None:
+    children = child_pids(notebook)
+    assert notebook.run("%unload_ext ovagent_jupyter").status == "ok"
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(psutil.pid_exists(pid) for pid in children):
+        time.sleep(0.1)
+    assert child_pids(notebook) == []
+    assert notebook.run("%load_ext ovagent_jupyter").status == "ok"
+    assert notebook.run("%ovagent status").status == "ok"

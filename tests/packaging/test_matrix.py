@@ -1,0 +1,93 @@
+"""The magics in a real ipykernel, for each version that behaves differently."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from tests.packaging.environments import Environment
+from tests.packaging.test_wheel import COUNTS
+
+VERSIONS = ("6.31.0", "7.1.0", "7.3.0", "7.4.0")
+
+pytestmark = [pytest.mark.matrix, pytest.mark.slow, pytest.mark.xdist_group("environments")]
+
+
+def cells_of(version: str) -> list[str]:
+    """A user's first notebook, with a look at each result."""
+    return [
+        f"import ipykernel; assert ipykernel.__version__ == {version!r}\n%load_ext ovagent_jupyter",
+        COUNTS,
+        "%%ovagent\nnormalize and log transform adata, then pca",
+        "assert 'X_pca' in adata.obsm and 'log1p' in adata.uns; print('came back')",
+        "%ovagent undo",
+        "assert 'X_pca' not in adata.obsm; print('undone')",
+        "%ovagent history",
+        "%ovagent status",
+    ]
+
+
+def execute(made: Environment, folder: Path, sources: list[str], **options: object) -> NotebookNode:
+    """Run cells through nbclient in the environment's own kernel."""
+    spec = folder / "kernels" / "tried"
+    spec.mkdir(parents=True)
+    argv = [str(made.python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(
+        json.dumps({"argv": argv, "display_name": "tried", "language": "python"})
+    )
+    specs = KernelSpecManager(kernel_dirs=[str(folder / "kernels")])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
+    client = NotebookClient(
+        notebook,
+        km=AsyncKernelManager(kernel_name="tried", kernel_spec_manager=specs),
+        resources={"metadata": {"path": str(folder)}},
+        timeout=300,
+        **options,
+    )
+    return client.execute()
+
+
+def text_of(cell: NotebookNode) -> str:
+    """Everything a cell shows, as text."""
+    shown = []
+    for output in cell.outputs:
+        shown.append(output.get("text", ""))
+        shown.extend(str(output.get("data", {}).get(m, "")) for m in ("text/plain", "text/html"))
+        shown.extend(output.get("traceback", []))
+    return "\n".join(shown)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_first_notebook(
+    version: str, with_ipykernel: Callable[[str], Environment], tmp_path: Path
+) -> None:
+    done = execute(with_ipykernel(version), tmp_path, cells_of(version))
+    shown = [text_of(cell) for cell in done.cells]
+    assert "came back" in shown[3]
+    assert "undone" in shown[5]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_cell_that_fails_is_short_and_the_next_one_works(
+    version: str, with_ipykernel: Callable[[str], Environment], tmp_path: Path
+) -> None:
+    sources = [
+        "%load_ext ovagent_jupyter",
+        "%%ovagent\ncluster the cells",
+        COUNTS,
+        "%%ovagent\nnormalize and log transform adata",
+        "assert 'log1p' in adata.uns; print('works')",
+    ]
+    done = execute(with_ipykernel(version), tmp_path, sources, allow_errors=True)
+    errors = [output for output in done.cells[1].outputs if output.output_type == "error"]
+    assert len(errors) == 1
+    assert len("\n".join(errors[0].traceback).splitlines()) <= 6
+    assert "works" in text_of(done.cells[4])

@@ -1,0 +1,216 @@
+"""Who listens: what is printed, and that a listener's fault goes no further."""
+
+from __future__ import annotations
+
+import io
+import logging
+from dataclasses import dataclass, field
+
+import pytest
+
+from ovagent_jupyter.events import AgentEvent, Category, Level
+from ovagent_jupyter.execution.executor import Output
+from ovagent_jupyter.reporters import (
+    CallbackReporter,
+    Fanout,
+    PrintReporter,
+    SilentReporter,
+    make_reporter,
+)
+
+FIGURE = "A" * 4_000
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """What a reporter reads of a step."""
+
+    id: str
+    params: dict[str, object]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a reporter reads of a plan."""
+
+    steps: tuple[PlannedStep | str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What a reporter reads of a difference."""
+
+    text: str
+
+    def summary(self) -> str:
+        """One line."""
+        return self.text
+
+
+@dataclass
+class Listener:
+    """Remembers what it was told."""
+
+    events: list[AgentEvent] = field(default_factory=list)
+
+    def report(self, event: AgentEvent) -> None:
+        """Remember."""
+        self.events.append(event)
+
+
+def event(
+    category: Category = Category.NOTICE,
+    message: str = "m",
+    level: Level = Level.INFO,
+    **data: object,
+) -> AgentEvent:
+    """One event."""
+    return AgentEvent(category=category, message=message, level=level, data=data)
+
+
+def printed(*events: AgentEvent) -> str:
+    """What the reporter writes."""
+    stream = io.StringIO()
+    reporter = PrintReporter(stream)
+    for one in events:
+        reporter.report(one)
+    return stream.getvalue()
+
+
+def output(item: Output) -> AgentEvent:
+    """An output as the agent passes it on."""
+    return event(Category.CODE_OUTPUT, item.kind, output=item)
+
+
+def stream_text(text: str) -> AgentEvent:
+    """Text that code printed."""
+    return output(Output("stream", stream="stdout", text=text))
+
+
+@pytest.mark.parametrize("category", list(Category))
+def test_every_kind_can_be_printed_without_data(category: Category) -> None:
+    assert "m" in printed(event(category))
+
+
+def test_warnings_are_marked_and_debug_is_not_shown() -> None:
+    assert printed(event(level=Level.WARNING)) == "warning: m\n"
+    assert printed(event(level=Level.DEBUG)) == ""
+
+
+def test_plan_is_a_table_with_parameters_and_reasons() -> None:
+    plan = Plan(
+        (
+            PlannedStep("pp.pca", {"n_comps": 30}, "needed by neighbours"),
+            PlannedStep("tl.leiden", {"resolution": 0.5, "key": "leiden"}, ""),
+        )
+    )
+    assert printed(event(Category.PLAN_READY, "2 steps", plan=plan)).splitlines() == [
+        "2 steps",
+        "  1.  pp.pca     n_comps=30                    needed by neighbours",
+        "  2.  tl.leiden  resolution=0.5, key='leiden'",
+    ]
+
+
+def test_step_shows_code_then_time() -> None:
+    text = printed(
+        event(Category.STEP_STARTED, "Cluster", code="a()\nb()"),
+        event(Category.STEP_FINISHED, "Cluster: ok", duration=1.26, status="ok"),
+        event(Category.STEP_FINISHED, "Plot: error", level=Level.ERROR, status="error"),
+    )
+    assert text == "▸ Cluster\n    a()\n    b()\n✓ Cluster (1.3 s)\n✗ Plot: error\n"
+
+
+def test_stream_is_passed_on_as_it_is_and_the_next_event_begins_a_line() -> None:
+    text = printed(stream_text("half "), stream_text("line"), event(), stream_text("\n"), event())
+    assert text == "half line\nm\n\nm\n"
+
+
+@pytest.mark.parametrize(
+    ("item", "shown"),
+    [
+        (Output("display", data={"image/png": FIGURE, "text/plain": ""}), "[figure: png, 3 kB]\n"),
+        (Output("display", data={"image/svg+xml": "A" * 40}), "[figure: svg+xml, 1 kB]\n"),
+        (Output("result", data={"text/html": "<b>", "text/plain": "b"}), "b\n"),
+        (Output("result", data={"text/html": "<b>"}), "[text/html]\n"),
+        (Output("error", text="ValueError: no"), "ValueError: no\n"),
+        (Output("clear"), ""),
+    ],
+)  # fmt: skip
+def test_output_is_shown_as_text(item: Output, shown: str) -> None:
+    assert printed(output(item)) == shown
+
+
+def test_parts_that_are_not_what_is_expected_are_shown_by_their_name() -> None:
+    planned = event(Category.PLAN_READY, "1 step", plan=Plan(("qc",)))
+    assert printed(planned) == "1 step\n  1.  qc\n"
+    assert printed(event(Category.HANDOVER_RECEIVED, "back", diffs="text")) == "back\n"
+
+
+def test_differences_are_shown_once() -> None:
+    diff = Diff("adata: +obs/leiden")
+    received = event(Category.HANDOVER_RECEIVED, "1 change", diffs=(diff,))
+    assert printed(received) == "1 change\n  adata: +obs/leiden\n"
+    assert printed(event(Category.HANDOVER_RECEIVED, diff.text, diffs=(diff,))) == f"{diff.text}\n"
+
+
+def test_failed_turn_says_why_and_what_next() -> None:
+    failed = event(Category.TURN_FAILED, "No.", Level.ERROR, error="No.\nWhy: w\nNext: n")
+    assert printed(failed) == "error: No.\nWhy: w\nNext: n\n"
+
+
+def test_default_stream_is_standard_output_of_the_moment(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    PrintReporter().report(event())
+    assert capsys.readouterr().out == "m\n"
+
+
+def test_closed_stream_does_not_raise() -> None:
+    stream = io.StringIO()
+    stream.close()
+    PrintReporter(stream).report(event())
+
+
+def test_text_that_the_stream_cannot_write_is_replaced() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    PrintReporter(stream).report(event(message="−37 cells"))
+    assert raw.getvalue() == b"?37 cells\n"
+
+
+def test_silent_reporter_only_logs(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="ovagent_jupyter"):
+        SilentReporter().report(event(level=Level.WARNING))
+    assert capsys.readouterr() == ("", "")
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [("WARNING", "notice: m")]
+
+
+def test_callback_that_fails_is_logged_and_the_others_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_event: AgentEvent) -> None:
+        raise RuntimeError("the callback's own fault")
+
+    last = Listener()
+    Fanout([CallbackReporter(fail), last]).report(event())
+    assert len(last.events) == 1
+    assert "the callback's own fault" in caplog.text
+
+
+def test_make_reporter_chooses() -> None:
+    listener = Listener()
+    assert isinstance(make_reporter(), SilentReporter)
+    assert isinstance(make_reporter(verbose=True), PrintReporter)
+    assert isinstance(make_reporter(callback=print), CallbackReporter)
+    assert make_reporter(reporter=listener) is listener
+
+
+def test_make_reporter_tells_all_that_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    listener, called = Listener(), Listener()
+    made = make_reporter(reporter=listener, callback=called.report, verbose=True)
+    made.report(event())
+    assert len(listener.events) == len(called.events) == 1
+    assert capsys.readouterr().out == "m\n"
