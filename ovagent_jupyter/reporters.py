@@ -136,17 +136,23 @@ def render(event: AgentEvent) -> str:
 
 
 def _plan(event: AgentEvent) -> str:
-    """The plan as a table: number, step, parameters, and why it is there."""
-    steps = getattr(event.data.get("plan"), "steps", None) or ()
+    """The plan below how many steps it has."""
+    table = plan_text(event.data.get("plan"))
+    return f"{event.message}\n{table}" if table else event.message
+
+
+def plan_text(plan: object) -> str:
+    """A plan as a table of text: number, step, parameters, and why it is there."""
+    steps = getattr(plan, "steps", None) or ()
     rows = [
         (f"{number}.", str(getattr(step, "id", step)), _parameters(step), _reason(step))
         for number, step in enumerate(steps, start=1)
     ]
     if not rows:
-        return event.message
+        return ""
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  " + "  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]
-    return "\n".join([event.message, *lines])
+    return "\n".join(lines)
 
 
 def _parameters(step: object) -> str:

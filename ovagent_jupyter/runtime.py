@@ -116,6 +116,11 @@ class Runtime:
         self.current_name = session_id
         return await self.current.run(request)
 
+    @property
+    def last_turn(self) -> Turn | None:
+        """The last turn of the current session."""
+        return self.current.last_turn if self.current else None
+
     def settings(self, traits: Mapping[str, object]) -> Resolved:
         """The settings in force, with where each was found."""
         return settings_in_force(traits=traits)

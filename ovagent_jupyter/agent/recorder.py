@@ -8,6 +8,7 @@ from ovagent_jupyter.agent.turn import StepRecord, Turn, TurnRequest
 from ovagent_jupyter.errors import StorageError
 from ovagent_jupyter.events import AgentEvent
 from ovagent_jupyter.omics.files import reading_code
+from ovagent_jupyter.omics.rendering import PRELUDE
 from ovagent_jupyter.storage.history import HistoryEntry, SessionHistory
 from ovagent_jupyter.storage.notebook_outputs import notebook_outputs
 from ovagent_jupyter.storage.session_log import SessionLog
@@ -85,7 +86,7 @@ def _entry(turn: Turn, cell_id: str, model: str) -> HistoryEntry:
 def _recorded(turn: Turn, request: TurnRequest) -> RecordedTurn:
     cells = [_cell(step) for step in turn.steps]
     if turn.plan is not None and cells:
-        cells.insert(0, RecordedCell(code=turn.plan.prelude, step="imports"))
+        cells.insert(0, RecordedCell(code=PRELUDE, step="imports"))
         # Read again, as the turn before left other data under the name.
         cells[1:1] = [
             RecordedCell(code=f"{name} = {reading_code(path)}", step="read")

@@ -150,12 +150,15 @@ class AgentSession:
         self, draft: _Draft, plan: Plan, state: DataState | None, emit: Emitter
     ) -> Turn:
         wanted = tuple(draft.request.outputs.values())
-        changes = await self.executor.changes((*plan.outputs, *wanted))
+        # A plan that loads its data makes the main object itself.
+        made = () if state is not None else (plan.name,)
+        changes = await self.executor.changes((*made, *plan.outputs, *wanted))
         self._tell_left_behind(changes.left_behind, emit)
         bindings, diffs = bindings_of(changes, draft.request, state)
         emit(
             Category.HANDOVER_RECEIVED,
             "; ".join(diff.summary() for diff in diffs) or "nothing changed",
+            level=Level.DEBUG,
             names=tuple(bindings),
         )
         return draft.finished(bindings, diffs, changes.left_behind)

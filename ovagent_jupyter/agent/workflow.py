@@ -16,6 +16,7 @@ from ovagent_jupyter.execution.executor import (
     Executor,
     Output,
 )
+from ovagent_jupyter.omics.rendering import PRELUDE
 
 if TYPE_CHECKING:
     from ovagent_jupyter.omics import Plan
@@ -50,9 +51,9 @@ class Workflow:
             plan: What to run.
             ran: Told of each step as it ends, so that an interrupt loses none.
         """
-        prelude = await self._execute(plan.prelude, silent=True)
+        prelude = await self._execute(PRELUDE, silent=True)
         if not prelude.ok:
-            ran(_record("imports", "Import the packages", plan.prelude, prelude))
+            ran(_record("imports", "Import the packages", PRELUDE, prelude))
             return False
         for index, step in enumerate(plan.steps):
             record = await self._step(index, step, plan.name)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ovagent_jupyter.agent.turn import Turn
 from ovagent_jupyter.errors import DataError, StorageError
-from ovagent_jupyter.reporters import PrintReporter
+from ovagent_jupyter.reporters import PrintReporter, plan_text
 from ovagent_jupyter.runtime import Agent
 from ovagent_jupyter.runtime import plan as plan_request
 
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """``ovagent plan``: the steps for a request."""
     made = plan_request(options.request, options.data)
-    _say(made.as_text())
+    _say(plan_text(made))
     if options.code:
         _say(f"\n{made.code}")
     return 0

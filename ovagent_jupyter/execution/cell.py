@@ -33,6 +33,8 @@ class CellRun:
         self.collector = collector
         self.started = False
         """Whether the child is at it, and not at something before it."""
+        self.lost = False
+        """Whether the end of its output never came: the channel is cut."""
         self.stop_asked = False
         """Whether somebody else wants it stopped."""
         self.over = asyncio.Event()
@@ -44,7 +46,7 @@ class CellRun:
         if self._reply is None:
             return False
         if not self._idle and time.monotonic() - self._heard_at > LOST_AFTER:
-            self._idle = True
+            self._idle = self.lost = True
             self.collector.notice_lost()
         return self._idle
 

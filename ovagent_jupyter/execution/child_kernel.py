@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NoReturn
 
 from ipykernel.iostream import OutStream
@@ -21,7 +22,10 @@ class BoundedStream(OutStream):
     minute when each of them goes the whole way.
     """
 
+    other: BoundedStream | None = None
+    """The other of the two; what it holds back goes first, so that the order is kept."""
     _left = LONGEST_CELL
+    _holds = False
 
     def set_parent(self, parent: dict[str, object]) -> None:
         """Begin the count anew: another request is being answered."""
@@ -34,6 +38,9 @@ class BoundedStream(OutStream):
             return len(string)
         kept = string[: self._left]
         self._left -= len(kept)
+        self._holds = True
+        if self.other is not None and self.other._holds:
+            self.other.pub_thread.schedule(self.other._flush)
         if not kept.isascii():
             # A lone surrogate would make the message impossible to send.
             kept = kept.encode("utf-8", "replace").decode("utf-8")
@@ -41,6 +48,10 @@ class BoundedStream(OutStream):
         if self._left <= 0:
             super().write(f"\n[output cut: more than {LONGEST_CELL:,} characters were printed]\n")
         return len(string)
+
+    def _flush(self) -> None:
+        self._holds = False
+        super()._flush()  # type: ignore[no-untyped-call]
 
 
 class ChildShell(ZMQInteractiveShell):
@@ -64,4 +75,6 @@ def run_kernel(arguments: list[str]) -> None:
         outstream_class=f"{__name__}.{BoundedStream.__name__}",
     )
     app.initialize([*arguments, "--HistoryManager.enabled=False"])
+    if isinstance(sys.stdout, BoundedStream) and isinstance(sys.stderr, BoundedStream):
+        sys.stdout.other, sys.stderr.other = sys.stderr, sys.stdout
     app.start()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +16,8 @@ import zmq
 import zmq.asyncio
 from jupyter_client.connect import write_connection_file
 from jupyter_client.session import Session
+
+from ovagent_jupyter.execution.release import on_loop
 
 Channel = Literal["shell", "iopub", "control"]
 
@@ -81,12 +87,16 @@ class KernelConnection:
 
     def __init__(self, address: Address) -> None:
         self._session = Session(key=address.key, username="ovagent")
-        self._context = zmq.asyncio.Context()
         self._sockets: dict[Channel, zmq.asyncio.Socket] = {}
+        context = zmq.asyncio.Context()
+        # A context that is collected with its sockets open waits for them for ever. So the
+        # finalizer holds both, and closes them where they were polled.
+        close = partial(_close, context, self._sockets)
+        self._finalizer = weakref.finalize(self, on_loop, asyncio.get_running_loop(), close)
         self._poller = zmq.asyncio.Poller()
         for channel, port in PORTS.items():
             kind = zmq.SUB if channel == "iopub" else zmq.DEALER
-            socket = self._context.socket(kind)
+            socket = context.socket(kind)
             socket.linger = 0
             socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
             socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
@@ -100,6 +110,7 @@ class KernelConnection:
         self._plain: dict[Channel, zmq.Socket[bytes]] = {
             name: zmq.Socket.shadow(socket.underlying) for name, socket in self._sockets.items()
         }
+        self._output = f"ipc://{address.path(PORTS['iopub'])}"
 
     def send(self, channel: Channel, kind: str, content: Mapping[str, object]) -> str:
         """Send one request.
@@ -120,9 +131,15 @@ class KernelConnection:
                 messages += self._read_batch(channel)
         return messages
 
+    def listen_again(self) -> None:
+        """Connect the output channel anew."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._plain["iopub"].disconnect(self._output)
+        self._plain["iopub"].connect(self._output)
+
     def close(self) -> None:
         """Close all sockets; safe to call twice."""
-        self._context.destroy(linger=0)
+        self._finalizer()
 
     def _read_batch(self, channel: Channel) -> list[Message]:
         messages = []
@@ -150,3 +167,9 @@ class KernelConnection:
         if not isinstance(kind, str) or not isinstance(parent_id, str):
             return None
         return Message(channel, kind, parent_id, content)
+
+
+def _close(context: zmq.asyncio.Context, sockets: dict[Channel, zmq.asyncio.Socket]) -> None:
+    for socket in sockets.values():
+        socket.close(linger=0)
+    context.term()

@@ -110,6 +110,8 @@ class KernelExecutor:
             self._child = await launch(self._options)
         if self._warm:
             self._warming = asyncio.create_task(self._import_warm())
+            # Once around the loop, so that it is in line before the first cell.
+            await asyncio.sleep(0)
 
     async def execute(
         self, request: ExecutionRequest, on_output: OnOutput | None = None
@@ -176,12 +178,15 @@ class KernelExecutor:
             deadline = float("inf") if seconds is None else time.monotonic() + seconds
             ending = await self._follow(child, run, deadline)
             if ending is _Ending.DONE:
+                if run.lost:
+                    await child.listen_again()
                 return run.result()
             if ending is _Ending.DEAD:
                 return await self._died(child, run)
             return await self._stopped(child, run, ending, seconds)
         except BaseException:
             # Cancelled, or a listener failed: the code must not go on unseen.
+            run.collector.detach()
             if self._child is child:
                 await self._stop(child, run)
             raise

@@ -100,6 +100,11 @@ class Child:
                 next_step="Run `%ovagent doctor`; raise the start time-out on a slow machine.",
             ) from None
 
+    async def listen_again(self) -> None:
+        """Restore the output channel; a message above the bound ends it for good."""
+        self.connection.listen_again()
+        await self._wait_until_heard()
+
     async def close(self, *, politely: bool = False) -> None:
         """End it and remove what was made for it; safe to call twice."""
         if self._process is not None:

@@ -107,6 +107,10 @@ class OutputCollector:
             case _:
                 pass
 
+    def detach(self) -> None:
+        """Tell the listener nothing more."""
+        self._on_output = None
+
     def notice_lost(self) -> None:
         """Say that output of unknown size did not arrive."""
         self._notice("more came than could be passed on")

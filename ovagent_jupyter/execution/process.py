@@ -9,10 +9,12 @@ import signal
 import subprocess
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ovagent_jupyter.execution.environment import LIFELINE
+from ovagent_jupyter.execution.release import on_loop
 
 TAIL = 8_000
 """Bytes kept of what the process writes to its own standard error."""
@@ -63,8 +65,12 @@ class ChildProcess:
         self._reading = reading
         self._tail = b""
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(reading, self._read_tail)
-        self._finalizer = weakref.finalize(self, _end, self._popen, (held, reading), os.getpid())
+        # The loop must not keep alive what nobody else holds.
+        self._loop.add_reader(reading, _read_tail_of, weakref.ref(self))
+        release = partial(_release, self._loop, reading, held)
+        self._finalizer = weakref.finalize(
+            self, _end, self._popen, self._loop, release, os.getpid()
+        )
 
     @property
     def pid(self) -> int:
@@ -106,7 +112,6 @@ class ChildProcess:
         await self.kill()
         if self._finalizer.alive:
             self._read_tail()
-            self._loop.remove_reader(self._reading)
             self._finalizer()
 
     def cause_of_death(self) -> str:
@@ -148,8 +153,19 @@ def _has_ended(popen: subprocess.Popen[bytes]) -> bool:
         return popen.poll() is not None
 
 
-def _end(popen: subprocess.Popen[bytes], descriptors: tuple[int, ...], owner: int) -> None:
-    """Release what is held, at the latest when the interpreter exits."""
+def _read_tail_of(process: weakref.ref[ChildProcess]) -> None:
+    held = process()
+    if held is not None:
+        held._read_tail()
+
+
+def _end(
+    popen: subprocess.Popen[bytes],
+    loop: asyncio.AbstractEventLoop,
+    release: Callable[[], None],
+    owner: int,
+) -> None:
+    """End the process and give back what is held, at the latest when the interpreter exits."""
     if os.getpid() != owner:
         # A fork of this process ends; the child is not the fork's.
         return
@@ -158,5 +174,10 @@ def _end(popen: subprocess.Popen[bytes], descriptors: tuple[int, ...], owner: in
             os.killpg(popen.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             popen.wait(REAP)
-    for descriptor in descriptors:
-        os.close(descriptor)
+    on_loop(loop, release)
+
+
+def _release(loop: asyncio.AbstractEventLoop, reading: int, held: int) -> None:
+    loop.remove_reader(reading)
+    os.close(reading)
+    os.close(held)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ from ovagent_jupyter.notebook.arguments import COMMANDS, MODES, Command, parser
 from ovagent_jupyter.notebook.markdown import escape, seconds
 
 if TYPE_CHECKING:
-    from ovagent_jupyter.notebook.face import Face
+    from ovagent_jupyter.notebook.namespace import Namespace
+    from ovagent_jupyter.runtime import Runtime
 
 EXAMPLES = (
     "QC these cells",
@@ -54,11 +55,20 @@ class Commands:
     """What each command does.
 
     Args:
-        face: The notebook they are given in.
+        runtime: The sessions.
+        namespace: The user's variables.
+        traits: Gives the settings made as traitlets.
     """
 
-    def __init__(self, face: Face) -> None:
-        self._face = face
+    def __init__(
+        self,
+        runtime: Runtime,
+        namespace: Namespace,
+        traits: Callable[[], Mapping[str, object]],
+    ) -> None:
+        self._runtime = runtime
+        self._namespace = namespace
+        self._traits = traits
         self._table: dict[str, Callable[[str], Shown | Traceback]] = {
             "help": self._help,
             "status": self._status,
@@ -91,9 +101,8 @@ class Commands:
         return Shown("What you can type", ("type", "what it does"), tuple(rows), note)
 
     def _status(self, _argument: str) -> Shown:
-        face = self._face
-        session = face.runtime.current
-        resolved = face.runtime.settings(face.traits())
+        session = self._runtime.current
+        resolved = self._runtime.settings(self._traits())
         rows: list[tuple[str, str]] = []
         if session is None:
             rows.append(("session", "none yet: it begins with the first request"))
@@ -111,13 +120,13 @@ class Commands:
         return Shown("Status", ("what", "is"), tuple(rows))
 
     def _undo_state(self) -> str:
-        return "the last turn can be undone" if self._face.namespace.can_undo else "nothing to undo"
+        return "the last turn can be undone" if self._namespace.can_undo else "nothing to undo"
 
     def _doctor(self, _argument: str) -> Shown:
         from ovagent_jupyter.runtime import examine_machine
 
-        runtime = self._face.runtime
-        checks = runtime.loop.run(examine_machine(runtime.settings(self._face.traits()).config))
+        config = self._runtime.settings(self._traits()).config
+        checks = self._runtime.loop.run(examine_machine(config))
         rows = tuple((check.mark, check.name, check.finding, check.remedy) for check in checks)
         bad = sum(check.mark == "✗" for check in checks)
         title = f"{bad} problem{'s' * (bad != 1)}" if bad else "All is well"
@@ -143,7 +152,7 @@ class Commands:
         return Shown(title, ("when", "", "request", "result", "took"), rows, note)
 
     def _diff(self, _argument: str) -> Shown:
-        turn = self._face.last_turn()
+        turn = self._runtime.last_turn
         if turn is None:
             return Shown("No turn yet")
         rows = tuple((line,) for diff in turn.diff for line in diff.lines())
@@ -156,22 +165,21 @@ class Commands:
                 why="This version keeps the variables of the last turn only.",
                 next_step="Type %ovagent undo.",
             )
-        if not self._face.namespace.can_undo:
+        if not self._namespace.can_undo:
             return Shown("There is nothing to undo")
-        restored, kept = self._face.namespace.undo()
+        restored, kept = self._namespace.undo()
         note = f"Left alone, as you bound them anew: {', '.join(kept)}" if kept else ""
         title = f"Put back: {', '.join(restored)}" if restored else "Nothing was put back"
         return Shown(title, note=note)
 
     def _session(self, argument: str) -> Shown:
-        runtime = self._face.runtime
         if argument:
-            runtime.go_on_in(argument)
-        current = runtime.current_name or "none yet: it begins with the first request"
+            self._runtime.go_on_in(argument)
+        current = self._runtime.current_name or "none yet: it begins with the first request"
         return Shown(f"Session: {current}")
 
     def _traceback(self, _argument: str) -> Traceback:
-        turn = self._face.last_turn()
+        turn = self._runtime.last_turn
         error = turn.code_error if turn else None
         if error is None:
             return Traceback("The last turn did not fail in its code.")
@@ -179,10 +187,10 @@ class Commands:
         return Traceback(lines)
 
     def _restart(self, _argument: str) -> Shown:
-        session = self._face.runtime.current
+        session = self._runtime.current
         if session is None:
             return Shown("There is no child kernel yet")
-        self._face.runtime.loop.run(session.restart_child())
+        self._runtime.loop.run(session.restart_child())
         return Shown("A fresh child kernel is ready; your variables are as they were")
 
     def _version(self, _argument: str) -> Shown:

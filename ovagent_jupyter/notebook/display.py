@@ -14,9 +14,9 @@ from ovagent_jupyter.notebook.markdown import (
     escape,
     folded,
     plan_table,
-    plan_text,
     seconds,
 )
+from ovagent_jupyter.reporters import plan_text
 
 if TYPE_CHECKING:
     from ovagent_jupyter.agent.turn import Turn
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ovagent_jupyter.omics import Plan
 
 TURN_MIME = "application/vnd.ovagent.turn.v1+json"
+NO_BREAK = "\N{NO-BREAK SPACE}"
 REPAINT_EVERY = 0.1
 """Seconds between two paintings of the header: more often is quadratic in what it holds."""
 
@@ -100,7 +101,9 @@ class Card:
     def _on_step_finished(self, event: AgentEvent) -> None:
         mark = "✓" if event.data.get("ok") else "✗"
         duration = seconds(float(str(event.data["duration"])))
-        self._progress[int(str(event.data["index"]))] = f"{mark} {duration}"
+        # Unbreakable: the column is as narrow as its longest word.
+        progress = f"{mark} {duration}".replace(" ", NO_BREAK)
+        self._progress[int(str(event.data["index"]))] = progress
         self._dirty = True
 
     def _on_output(self, event: AgentEvent) -> None:
@@ -181,7 +184,7 @@ class Card:
             lines = self._plan.code.count("\n") + 1
             shown = code if self._show_code else folded(f"Code ({lines} lines)", code)
             text += f"\n\n{plan_table(self._plan, self._progress)}\n\n{shown}"
-            plain += f"\n{plan_text(self._plan, self._progress)}\n\n{self._plan.code}"
+            plain += f"\n{plan_text(self._plan)}\n\n{self._plan.code}"
             for finding in self._plan.findings:
                 text += f"\n\n⚠ {escape(finding.message)}"
                 plain += f"\n! {finding.message}"

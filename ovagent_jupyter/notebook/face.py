@@ -35,7 +35,7 @@ class Face:
         self.runtime = Runtime()
         self.bridge = Bridge(self.runtime.loop, self.runtime.caller)
         self.traits = traits
-        self._commands = Commands(self)
+        self._commands = Commands(self.runtime, self.namespace, traits)
         self._turns = 0
 
     def line(self, line: str) -> Shown | Traceback | None:
@@ -58,11 +58,6 @@ class Face:
             return
         work, show = self._turn(options)
         self._finish(options, await self.bridge.drive(work, show))
-
-    def last_turn(self) -> Turn | None:
-        """The last turn of the current session."""
-        session = self.runtime.current
-        return session.last_turn if session else None
 
     def close(self) -> None:
         """End the child kernels and the loop thread."""

@@ -66,18 +66,6 @@ def plan_table(plan: Plan, progress: Sequence[str] = ()) -> str:
     return "\n".join(rows)
 
 
-def plan_text(plan: Plan, progress: Sequence[str] = ()) -> str:
-    """The plan as plain lines, for a terminal."""
-    width = max((len(step.title) for step in plan.steps), default=0)
-    lines = []
-    for number, step in enumerate(plan.steps):
-        done = progress[number] if number < len(progress) else ""
-        shown = parameters(step.params)
-        tail = "  ".join(part for part in (done, shown, f"({why(step)})") if part)
-        lines.append(f"{number + 1:>3}. {step.title:<{width}}  {tail}".rstrip())
-    return "\n".join(lines)
-
-
 def why(step: object) -> str:
     """Why a step is in the plan, in a few words."""
     return str(getattr(step, "inserted_because", "") or getattr(step, "reason", ""))

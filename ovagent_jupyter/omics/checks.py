@@ -157,8 +157,8 @@ def _remedy(step: Step, state: DataState) -> str:
 
 
 def _genes_there(step: Step, params: Params, state: DataState) -> Iterator[Finding]:
-    if params.get("use_raw"):
-        return  # raw can hold more genes than the card lists
+    if params.get("use_raw") or not state.genes:
+        return  # raw can hold more genes than the card lists; before loading none are known
     asked = [
         gene
         for param in step.params
@@ -296,7 +296,7 @@ def _mito(_step: Step, params: Params, state: DataState) -> Iterator[Finding]:
             f"The threshold is in percent: {limit} means {limit} %, not {limit:.0%}.",
             f"Say {limit * 100:g} % if that is meant.",
         )
-    if not any(gene.startswith("MT-") for gene in state.genes):
+    if state.genes and not any(gene.startswith("MT-") for gene in state.genes):
         yield Finding("warn", "No gene name starts with MT-: the mitochondrial share is 0.")
 
 

@@ -83,7 +83,8 @@ def _x_state(shown: Any, hints: frozenset[str]) -> tuple[XState, bool]:
 
 def _layers(shown: Any, hints: frozenset[str]) -> dict[str, XState]:
     held = {}
-    for number, key in enumerate(shown.layers):
+    # anndata 0.13 lists X among the layers, under None
+    for number, key in enumerate(key for key in shown.layers if key is not None):
         if number < MAX_LAYERS:
             held[str(key)] = detect(shown.layers[key], hints & {"uns/log1p"})
         else:

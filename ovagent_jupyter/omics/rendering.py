@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Callable
+from math import isfinite
+from numbers import Integral, Real
 
 from ovagent_jupyter.errors import DataError
 from ovagent_jupyter.omics.step import Param, Params
@@ -36,9 +38,14 @@ def literal(value: object) -> str:
         return str(value)
     if isinstance(value, str):
         plain = value.isprintable() and not set(value) & {'"', "\\"}
-        return f'"{value}"' if plain else repr(value)
-    if value is None or isinstance(value, bool | int | float):
+        return f'"{value}"' if plain else repr(str(value))
+    if value is None or isinstance(value, bool):
         return repr(value)
+    if isinstance(value, Integral):  # numpy's numbers too, which repr would write as np.int64(1)
+        return repr(int(value))
+    if isinstance(value, Real):
+        number = float(value)
+        return repr(number) if isfinite(number) else f'float("{number}")'
     if isinstance(value, dict):
         return "{" + ", ".join(f"{literal(k)}: {literal(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):

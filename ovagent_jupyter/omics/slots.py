@@ -44,5 +44,6 @@ def slots(adata: Any) -> list[str]:
     if adata.raw is not None:
         found.append("raw")
     for place in ("obs", "var", "layers", "obsm", "varm", "obsp", "varp", "uns"):
-        found.extend(f"{place}/{key}" for key in getattr(adata, place))
+        # anndata 0.13 lists X among the layers, under None
+        found.extend(f"{place}/{key}" for key in getattr(adata, place) if key is not None)
     return found

@@ -90,6 +90,9 @@ class Step:
     reads_unless: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Param name → slots it needs as well when that param has no value (top markers of a plot)."""
 
+    reads_if: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Param name → slots it needs as well when that param has a value (the cluster of a root)."""
+
     def defaults(self) -> dict[str, object]:
         """The parameters with their defaults, those without one left out."""
         return {p.name: p.default for p in self.params if p.default is not None}
@@ -97,13 +100,14 @@ class Step:
     def read_slots(self, params: Params) -> tuple[str, ...]:
         """The slots it needs with these parameters, names filled in."""
         values = {**self.defaults(), **params}
-        missing = [
+        more = [
             slot
-            for name, slots in self.reads_unless.items()
-            if not values.get(name)
+            for wanted, table in ((True, self.reads_if), (False, self.reads_unless))
+            for name, slots in table.items()
+            if (values.get(name) not in (None, "", (), [], {})) is wanted
             for slot in slots
         ]
-        return fill_slots((*self.reads, *missing), values)
+        return fill_slots((*self.reads, *more), values)
 
     def written_slots(self, params: Params) -> tuple[str, ...]:
         """The slots it makes with these parameters, names filled in."""

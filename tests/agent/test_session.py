@@ -65,6 +65,11 @@ def request(text: str = "normalise the cells", **more: object) -> TurnRequest:
     return TurnRequest(text=text, namespace={"adata": counts()}, **more)  # type: ignore[arg-type]
 
 
+def everything_in(directory: Path) -> str:
+    """The text of all files."""
+    return "".join(path.read_text() for path in directory.iterdir())
+
+
 def terminal_events(events: list[AgentEvent]) -> list[Category]:
     return [event.category for event in events if event.category in TERMINAL]
 
@@ -204,8 +209,7 @@ async def test_everything_is_kept_and_no_secret_with_it(build: Build, tmp_path: 
     assert any(
         output.output_type == "error" for cell in held.cells for output in cell.get("outputs", [])
     )
-    for path in tmp_path.iterdir():
-        assert "planted-secret-value" not in path.read_text()
+    assert "planted-secret-value" not in everything_in(tmp_path)
 
 
 async def test_files_that_cannot_be_written_are_told_once_and_stop_nothing(

@@ -27,7 +27,7 @@ VARIANTS: dict[str, tuple[Mapping[str, object], ...]] = {
     "concat": ({"adatas": ["one", "two"]}, {"adatas": {"x": "one", "y": "two"}, "join": "outer"}),
     "de_two_groups": ({"group": "0", "reference": "1"}, {"group": "0"}),
     "doublets": ({}, {"batch_key": "batch"}),
-    "dpt": ({"root_cell": "0"}, {"root_cluster": "1"}, {"root_gene": ["CD34"]}),
+    "dpt": ({"root_cell": 0}, {"root_cluster": "1"}, {"root_gene": ["LYZ"]}),
     "embedding_density": ({}, {"groupby": "batch"}),
     "filter_cells": ({"min_genes": 110}, {"min_counts": 100, "max_counts": 900}),
     "harmony": ({"batch_key": "batch"},),
@@ -55,11 +55,12 @@ VARIANTS: dict[str, tuple[Mapping[str, object], ...]] = {
 """Parameters beyond the defaults, where a step needs or deserves some."""
 
 BEYOND_READS = {
+    "plot_hvg": ("var/dispersions", "var/dispersions_norm"),
     "plot_paga": ("obs/leiden",),
     "plot_markers": ("obs/leiden",),
     "umap": ("obsm/X_pca",),
 }
-"""Slots that the declared ones point to by name inside (``uns['neighbors']`` names a PCA)."""
+"""Slots that the declared ones point to from inside (``uns['neighbors']`` names a PCA)."""
 
 CASES = [(name, params) for name in STEPS for params in VARIANTS.get(name, ({},))]
 
@@ -89,10 +90,7 @@ def prepared(step: Step, params: Mapping[str, object], analysed: Any) -> Any:
     order = (XKind.COUNTS, XKind.NORM, XKind.LOGNORM)
     kind = next((kind for kind in order if kind in step.needs_x), XKind.LOGNORM)
     reads = [slot for slot in step.read_slots(params) if slot.partition("/")[2] not in GENES]
-    named = [
-        f"obs/{params[key]}" for key in ("groupby", "batch_key") if params.get(key) in analysed.obs
-    ]
-    held = dict.fromkeys([*reads, *named, *BEYOND_READS.get(step.id, ())])
+    held = dict.fromkeys([*reads, *BEYOND_READS.get(step.id, ())])
     return cells.holding(analysed, cells.matrices(analysed)[kind], held)
 
 
@@ -205,6 +203,9 @@ def test_record_is_complete(step_id: str) -> None:
         assert param.kind != "choice" or param.choices
     for package in step.requires:
         assert package.isidentifier()
+    if step.group == "plot":
+        assert "fig" in step.writes
+        assert step.render("adata", {}).endswith(";"), "or the axes are listed below the figure"
 
 
 @pytest.mark.parametrize("step_id", STEPS)

@@ -87,7 +87,7 @@ async def test_its_sockets_are_private(tmp_path: Path) -> None:
     executor = Kernel(run_dir=tmp_path / "r")
     await executor.start()
     (run,) = (tmp_path / "r").iterdir()
-    assert stat.S_IMODE(run.stat().st_mode) == 0o700
+    assert stat.S_IMODE(run.stat().st_mode) & 0o777 == 0o700
     assert stat.S_IMODE((run / "kernel.json").stat().st_mode) == 0o600
     info = json.loads((run / "kernel.json").read_text())
     assert info["transport"] == "ipc"
@@ -243,9 +243,7 @@ def start_parent(tmp_path: Path, body: str, run: str = "asyncio.run(main())") ->
     return parent.pid, int(first)
 
 
-@pytest.mark.parametrize(
-    "code", ["while True: pass", "import ctypes; ctypes.PyDLL(None).sleep(99)"]
-)
+@pytest.mark.parametrize("code", ["while True: pass", "sum(range(10**13))"])
 def test_the_child_dies_with_its_parent(tmp_path: Path, code: str) -> None:
     body = f"await executor.execute(ExecutionRequest({code!r}))  # sleep"
     _, child = start_parent(tmp_path, body)

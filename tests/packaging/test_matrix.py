@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import nbformat
 import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.manager import AsyncKernelManager, KernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
@@ -26,7 +29,7 @@ def cells_of(version: str) -> list[str]:
     return [
         f"import ipykernel; assert ipykernel.__version__ == {version!r}\n%load_ext ovagent_jupyter",
         COUNTS,
-        "%%ovagent\nnormalize and log transform adata, then pca",
+        "%%ovagent\nnormalize and log transform @adata, then pca",
         "assert 'X_pca' in adata.obsm and 'log1p' in adata.uns; print('came back')",
         "%ovagent undo",
         "assert 'X_pca' not in adata.obsm; print('undone')",
@@ -35,24 +38,43 @@ def cells_of(version: str) -> list[str]:
     ]
 
 
-def execute(made: Environment, folder: Path, sources: list[str], **options: object) -> NotebookNode:
-    """Run cells through nbclient in the environment's own kernel."""
+def specs_for(made: Environment, folder: Path) -> KernelSpecManager:
+    """A place with one kernelspec, which starts the environment's own kernel."""
     spec = folder / "kernels" / "tried"
     spec.mkdir(parents=True)
     argv = [str(made.python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     (spec / "kernel.json").write_text(
         json.dumps({"argv": argv, "display_name": "tried", "language": "python"})
     )
-    specs = KernelSpecManager(kernel_dirs=[str(folder / "kernels")])
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources])
+    return KernelSpecManager(kernel_dirs=[str(folder / "kernels")])
+
+
+def execute(made: Environment, folder: Path, sources: list[str], **options: object) -> NotebookNode:
+    """Run cells through nbclient in the environment's own kernel."""
+    specs = specs_for(made, folder)
     client = NotebookClient(
-        notebook,
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources]),
         km=AsyncKernelManager(kernel_name="tried", kernel_spec_manager=specs),
         resources={"metadata": {"path": str(folder)}},
         timeout=300,
         **options,
     )
     return client.execute()
+
+
+@contextmanager
+def kernel(made: Environment, folder: Path) -> Iterator[tuple[KernelManager, BlockingKernelClient]]:
+    """The environment's own kernel, and a client that speaks to it."""
+    manager = KernelManager(kernel_name="tried", kernel_spec_manager=specs_for(made, folder))
+    manager.start_kernel(cwd=str(folder))
+    client = manager.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=120)
+        yield manager, client
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def text_of(cell: NotebookNode) -> str:
@@ -83,7 +105,7 @@ def test_a_cell_that_fails_is_short_and_the_next_one_works(
         "%load_ext ovagent_jupyter",
         "%%ovagent\ncluster the cells",
         COUNTS,
-        "%%ovagent\nnormalize and log transform adata",
+        "%%ovagent\nnormalize and log transform @adata",
         "assert 'log1p' in adata.uns; print('works')",
     ]
     done = execute(with_ipykernel(version), tmp_path, sources, allow_errors=True)
@@ -91,3 +113,37 @@ def test_a_cell_that_fails_is_short_and_the_next_one_works(
     assert len(errors) == 1
     assert len("\n".join(errors[0].traceback).splitlines()) <= 6
     assert "works" in text_of(done.cells[4])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_interrupt_ends_the_turn_and_keeps_the_data(
+    version: str, with_ipykernel: Callable[[str], Environment], tmp_path: Path
+) -> None:
+    with kernel(with_ipykernel(version), tmp_path) as (manager, client):
+        shown: list[str] = []
+
+        def run(code: str, hook: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+            reply = client.execute_interactive(code, output_hook=hook, timeout=200)
+            return cast("dict[str, Any]", reply["content"])
+
+        def keep(message: dict[str, Any]) -> None:
+            shown.append(message["content"].get("text", ""))
+
+        def stop_at_first_display(message: dict[str, Any]) -> None:
+            if message["msg_type"] == "display_data" and not stopped:
+                stopped.append(True)
+                manager.interrupt_kernel()
+
+        stopped: list[bool] = []
+        assert run("%load_ext ovagent_jupyter", keep)["status"] == "ok"
+        assert run(COUNTS, keep)["status"] == "ok"
+        ended = run("%%ovagent\ncluster @adata and show markers", stop_at_first_display)
+        assert (ended["status"], ended["ename"]) == ("error", "TurnInterrupted")
+        shown.clear()
+        after = run("print('obsm', list(adata.obsm))\n%ovagent status", keep)
+        assert after["status"] == "ok"
+        assert "obsm []" in "".join(shown)
+        # The session goes on: the next turn runs, in the same child or in a new one.
+        again = run("%%ovagent\nnormalize and log transform @adata", keep)
+        assert again["status"] == "ok", again
+        assert run("assert 'log1p' in adata.uns", keep)["status"] == "ok"

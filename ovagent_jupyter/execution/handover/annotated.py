@@ -149,7 +149,7 @@ def build_mudata(slots: Slots) -> object:
     """The MuData of its parts."""
     from mudata import MuData
 
-    names = [path[1] for path, value in below(slots, ("mod",)) if len(path) == 2]
+    names = [path[1] for path, value in below(slots, ("mod",)) if len(path) == len(("mod", "name"))]
     modalities = {name: build_anndata(slots, ("mod", name)) for name in names}
     with quiet():
         mdata: Any = MuData(cast(Any, modalities), axis=cast(Any, slots.get(("axis",), 0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ _SIMPLE = re.compile(
     r"|[<>][mM]8(\[([1-9][0-9]{0,8})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
 )
 _FIELDS = 10_000
+_DTYPE_DEPTH = 16
 _PLAIN, _RECORDS, _MATRIX = "", "rec", "matrix"
 
 
@@ -126,7 +128,7 @@ def build(spec: Node, depth: int = 0) -> np.dtype[Any]:
         if not _SIMPLE.fullmatch(spec):
             raise malformed("there is a dtype that cannot travel")
         return np.dtype(spec)
-    if depth > 16:
+    if depth > _DTYPE_DEPTH:
         raise malformed("a dtype is nested too deeply")
     spec = table(spec)
     if "base" in spec:
@@ -165,7 +167,7 @@ def _check_content(array: NDArray[Any]) -> None:
     elif kind == "U" and array.size:
         order = array.dtype.str[0]
         points = np.ascontiguousarray(array).reshape(-1).view(np.dtype(f"{order}u4"))
-        if points.max() > 0x10FFFF:
+        if points.max() > sys.maxunicode:
             raise malformed("a string holds what is not a character")
 
 
@@ -226,9 +228,8 @@ def _read_masked(decoder: Decoder, node: Node) -> object:
     mask = decoder.value(field(node, "m"))
     if mask is not None and as_array(mask).shape != data.shape:
         raise malformed("a mask does not fit its array")
-    value: Any = np.ma.MaskedArray(
-        data, np.ma.nomask if mask is None else as_array(mask), fill_value=fill[()]
-    )
+    hidden: Any = np.ma.nomask if mask is None else as_array(mask)
+    value: Any = np.ma.MaskedArray(data, hidden, fill_value=cast(Any, fill[()]))
     if flag(node, "h"):
         value.harden_mask()
     return value

@@ -220,11 +220,13 @@ def send(
     received = list(dict.fromkeys(names))
     fresh = [*outputs, *(new_names(namespace) if discover else ())]
     nodes = [_changes(name, namespace, border, freight) for name in received]
-    nodes += [
-        _whole(name, namespace[name], freight)
-        for name in dict.fromkeys(fresh)
-        if name not in received and name in namespace
-    ]
+    for name in dict.fromkeys(fresh):
+        if name in received:
+            continue
+        if name in namespace:
+            nodes.append(_whole(name, namespace[name], freight))
+        else:
+            freight.leave(name, (), "the code made no such variable")
     notices = [[notice.path, notice.reason] for notice in freight.left]
     header = {"objects": nodes, "left": (border.left + notices)[:_MOST_NOTICES]}
     _write(Path(outbox_dir), header, freight)
@@ -264,9 +266,10 @@ def _delta(name: str, tree: Tree, baseline: _Baseline, freight: Freight) -> dict
         else:
             entries.append([path_node(path), NEW, *freight.load(form)])
     gone = [path_node(path) for path in baseline.slots if path not in set(present)]
-    same = all(entry[1] == KEPT for entry in entries) and present == list(baseline.slots)
-    if same and not gone:
-        return {"name": name, "state": "same"}
+    states = {entry[1] for entry in entries}
+    can_go = [path for path in present if path in encoded or path in baseline.slots]
+    if NEW not in states and not gone and can_go == list(baseline.slots):
+        return {"name": name, "state": "same" if states == {KEPT} else "stays"}
     return {"name": name, "state": "delta", "kind": tree.kind, "slots": entries, "gone": gone}
 
 

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ovagent_jupyter.errors import HandoverError
 from ovagent_jupyter.execution.handover.fields import (
@@ -91,11 +92,11 @@ class Encoder:
         self.buffers: list[Buffer] = []
         self._open: set[int] = set()
 
-    def buffer(self, data: bytes | Buffer | np.ndarray) -> int:
+    def buffer(self, data: bytes | Buffer | NDArray[Any]) -> int:
         """Add contiguous bytes; returns the number by which a node refers to them."""
         if isinstance(data, np.ndarray):
             data = data.reshape(-1).view(np.uint8) if data.size else b""
-        self.buffers.append(memoryview(data).cast("B"))
+        self.buffers.append(memoryview(cast(Any, data)).cast("B"))
         return len(self.buffers) - 1
 
     def node(self, value: object) -> Node:
@@ -140,7 +141,7 @@ class Encoder:
         try:
             data = pickle.dumps(value, protocol=5, buffer_callback=outside.append)
             raw = [part.raw() for part in outside]
-        except Exception as error:  # noqa: BLE001 - a foreign __reduce__ may raise anything
+        except Exception as error:
             why = str(error) or type(error).__name__
             raise unsendable(f"it cannot be pickled: {why}") from error
         self.pickled = True
@@ -215,7 +216,8 @@ class Decoder:
             raise malformed("it holds a pickle, which is never opened on this side")
         outside = [self.buffer(index) for index in items(node, "o")]
         data = self.buffer(number(node, "b"))
-        return pickle.loads(data, buffers=outside)  # noqa: S301 - from the parent, to the child
+        data_view = memoryview(cast(Any, data))
+        return pickle.loads(data_view, buffers=outside)  # noqa: S301 - from the parent, to the child
 
 
 def _rooms(kind: type) -> list[Callable[[Encoder, object], Node]]:
@@ -247,7 +249,7 @@ def encode(value: object, *, allow_pickle: bool = False) -> Encoded:
         node = encoder.node(value)
     except HandoverError:
         raise
-    except Exception as error:  # noqa: BLE001 - a foreign object's methods may raise anything
+    except Exception as error:
         raise unsendable(f"{type(error).__name__}: {error}") from error
     return Encoded(node, tuple(encoder.buffers), encoder.pickled)
 
@@ -272,7 +274,7 @@ def same_bytes(one: Buffer | Bytes, other: Buffer | Bytes) -> bool:
     """Whether two buffers hold the same bytes; compared in parts that stay in the cache."""
     if one.nbytes != other.nbytes:
         return False
-    left, right = memoryview(one), memoryview(other)
+    left, right = memoryview(cast(Any, one)), memoryview(cast(Any, other))
     for start in range(0, one.nbytes, _PART):
         a = np.frombuffer(left[start : start + _PART], np.uint8)
         if not np.array_equal(a, np.frombuffer(right[start : start + _PART], np.uint8)):

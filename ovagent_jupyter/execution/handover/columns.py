@@ -80,7 +80,7 @@ def _strings(encoder: Encoder, value: Any) -> Node:
     return {"t": "strings", "g": dtype.storage, "nan": nan, **packed}
 
 
-def _datetimes(encoder: Encoder, value: pd.arrays.DatetimeArray) -> Node:
+def _datetimes(encoder: Encoder, value: Any) -> Node:
     if value.tz is None:
         return None
     moments = np.asarray(value.asi8)
@@ -92,7 +92,7 @@ def _datetimes(encoder: Encoder, value: pd.arrays.DatetimeArray) -> Node:
     }
 
 
-def _periods(encoder: Encoder, value: pd.arrays.PeriodArray) -> Node:
+def _periods(encoder: Encoder, value: Any) -> Node:
     return {"t": "periods", "f": value.freqstr, "v": encoder.node(np.asarray(value.asi8))}
 
 
@@ -218,7 +218,8 @@ def _zoned(moments: NDArray[Any], unit: str, node: Node) -> Any:
 
 def _read_periods(decoder: Decoder, node: Node) -> object:
     ordinals = as_vector(decoder.value(field(node, "v")), "i")
-    return pd.PeriodIndex.from_ordinals(cast(Any, ordinals), freq=frequency(node)).array
+    kind: Any = pd.PeriodIndex
+    return kind.from_ordinals(ordinals, freq=frequency(node)).array
 
 
 def _read_intervals(decoder: Decoder, node: Node) -> object:
@@ -229,7 +230,7 @@ def _read_intervals(decoder: Decoder, node: Node) -> object:
 
 
 def _read_timestamp(_: Decoder, node: Node) -> object:
-    moment = np.datetime64(number(node, "v", -(2**63)), _unit(node))
+    moment = np.datetime64(number(node, "v", -(2**63)), cast(Any, _unit(node)))
     value = pd.Timestamp(moment)
     if field(node, "z") is None:
         return value

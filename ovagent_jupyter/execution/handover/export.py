@@ -63,7 +63,7 @@ def export_objects(
     objects: Mapping[str, object],
     directory: Path,
     *,
-    shared_memory: Path | None = SHARED_MEMORY,
+    shared_memory: Path | None = None,
 ) -> Parcel:
     """Write objects to a file that a child can map.
 
@@ -72,8 +72,9 @@ def export_objects(
 
     Args:
         objects: Name → object.
-        directory: Where the file goes when shared memory is absent or full.
-        shared_memory: Where it goes otherwise; None to use the directory.
+        directory: Where the file goes.
+        shared_memory: Where it goes when there is room (``SHARED_MEMORY``); the caller must then
+            close the parcel, as removing the directory does not remove the file.
 
     Raises:
         HandoverError: The file cannot be written.

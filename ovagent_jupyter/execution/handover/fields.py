@@ -11,6 +11,7 @@ Node = Any
 """A JSON value: an atom, a list of nodes, or a table whose ``"t"`` names its type."""
 
 LARGEST = 2**63 - 1
+_DIMENSIONS = 32  # numpy's limit before 2.0
 
 
 def malformed(why: str) -> HandoverError:
@@ -85,7 +86,7 @@ def number(node: Mapping[str, Node], key: str, low: int = 0, high: int = LARGEST
 def shape(node: Mapping[str, Node], key: str = "s") -> tuple[int, ...]:
     """The extents under a key: at most 32 of them, their product a number of ours."""
     extents = tuple(whole(extent) for extent in items(node, key))
-    if len(extents) > 32:  # numpy's limit before 2.0
+    if len(extents) > _DIMENSIONS:
         raise malformed("an array has too many dimensions")
     return extents
 

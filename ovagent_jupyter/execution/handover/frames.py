@@ -16,7 +16,10 @@ from ovagent_jupyter.execution.handover.fields import (
     field,
     items,
     malformed,
+    whole,
 )
+
+_FAR = 2**62
 
 
 def encode(encoder: Encoder, value: object) -> Node:
@@ -87,9 +90,10 @@ def _read_index(decoder: Decoder, node: Node) -> pd.Index[Any]:
 
 def _read_range(decoder: Decoder, node: Node) -> pd.Index[Any]:
     ends = items(node, "v")
-    if len(ends) != 3 or not all(type(end) is int and abs(end) < 2**62 for end in ends):
+    if len(ends) != len(("start", "stop", "step")):
         raise malformed("a range index has impossible ends")
-    return pd.RangeIndex(*ends, name=_name(decoder, field(node, "n")))
+    start, stop, step = (whole(end, -_FAR, _FAR) for end in ends)
+    return pd.RangeIndex(start, stop, step, name=_name(decoder, field(node, "n")))
 
 
 def _read_multi(decoder: Decoder, node: Node) -> pd.Index[Any]:
@@ -118,7 +122,7 @@ def build_series(values: Any, index: pd.Index[Any]) -> pd.Series[Any]:
     """A series on the values themselves, of exactly their type."""
     if len(values) != len(index):
         raise malformed("a column and its index are not of one length")
-    return pd.Series(values, index=index, dtype=values.dtype, copy=False)
+    return cast("pd.Series[Any]", pd.Series(values, index=index, dtype=values.dtype, copy=False))
 
 
 def as_index(value: object) -> pd.Index[Any]:

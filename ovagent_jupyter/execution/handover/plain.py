@@ -192,7 +192,7 @@ def _read_path(_: Decoder, node: Node) -> PurePath:
 
 def _ends(node: Node) -> list[Node]:
     ends = items(node, "v")
-    if len(ends) != 3:
+    if len(ends) != len(("start", "stop", "step")):
         raise malformed("a range does not have three ends")
     return ends
 

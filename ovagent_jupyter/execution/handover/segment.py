@@ -7,7 +7,7 @@ import mmap
 import os
 import struct
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +109,7 @@ def read_at(descriptor: int, offset: int, length: int, size: int) -> Bytes:
     if offset + length > size:
         raise malformed("it claims more bytes than there are")
     data = np.empty(length, np.uint8)
-    view = memoryview(data)
+    view = memoryview(cast(Any, data))
     done = 0
     while done < length:
         got = os.preadv(descriptor, [view[done : done + _ONE_WRITE]], offset + done)
@@ -134,7 +134,7 @@ def places(header: dict[str, Node], start: int, size: int) -> list[tuple[int, in
 
 def _pair(value: Node) -> list[Node]:
     pair = as_list(value)
-    if len(pair) != 2:
+    if len(pair) != len(("offset", "size")):
         raise malformed("a buffer's place is not a pair")
     return pair
 

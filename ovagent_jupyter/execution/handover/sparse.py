@@ -26,6 +26,8 @@ _CLASSES: dict[tuple[str, bool], Any] = {
     for is_array in (True, False)
 }
 _NUMERIC = "biufc"
+_MATRIX = 2
+"""Dimensions of a matrix."""
 
 
 def encode(encoder: Encoder, value: object) -> Node:
@@ -58,10 +60,10 @@ def _parts(value: Any) -> list[Any]:
 
 def _read(decoder: Decoder, node: Node) -> object:
     name, is_array, extents = text(node, "k"), flag(node, "a"), shape(node)
-    if (name, is_array) not in _CLASSES or (len(extents) != 2 and name != "coo"):
+    if (name, is_array) not in _CLASSES or (len(extents) != _MATRIX and name != "coo"):
         raise malformed("a sparse matrix is of an unknown kind")
     parts = [as_array(decoder.value(part)) for part in items(node, "v")]
-    if parts and parts[0].dtype.kind not in _NUMERIC:
+    if not parts or parts[0].dtype.kind not in _NUMERIC:
         raise malformed("a sparse matrix holds something else than numbers")
     if name in ("coo", "dok"):
         value = _coo(parts, extents, is_array=is_array)
@@ -90,17 +92,20 @@ def _coo(parts: list[NDArray[Any]], extents: tuple[int, ...], *, is_array: bool)
 
 
 def _dia(parts: list[NDArray[Any]], extents: tuple[int, ...], *, is_array: bool) -> Any:
-    if len(parts) != 2 or parts[0].ndim != 2 or len(parts[0]) != len(as_vector(parts[1], "i")):
-        raise malformed("diagonals do not fit their offsets")
-    return _CLASSES["dia", is_array]((parts[0], parts[1]), shape=extents)
+    match parts:
+        case [data, offsets] if data.ndim == _MATRIX and len(data) == len(as_vector(offsets, "i")):
+            return _CLASSES["dia", is_array]((data, offsets), shape=extents)
+        case _:
+            raise malformed("diagonals do not fit their offsets")
 
 
 def _compressed(
     name: str, parts: list[NDArray[Any]], extents: tuple[int, ...], *, is_array: bool
 ) -> Any:
-    if len(parts) != 3:
-        raise malformed("a sparse matrix has parts missing")
-    data, indices, pointers = parts
+    try:
+        data, indices, pointers = parts
+    except ValueError:
+        raise malformed("a sparse matrix has parts missing") from None
     block = _block(name, data)
     if extents[0] % block[0] or extents[1] % block[1]:
         raise malformed("blocks do not fit the shape")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from ovagent_jupyter.execution.handover.codec import Decoder, Encoder
 from ovagent_jupyter.execution.handover.fields import Node, malformed, number
 
-_NONE, _NAN, _NA = 1, 2, 3
+_NONE, _NAN, _NA, _OTHER = 1, 2, 3, 255
 
 
 def _na() -> object:
-    """pandas' missing value, when pandas is there at all."""
+    """The missing value of pandas, when it is there at all."""
     pandas = cast(Any, sys.modules.get("pandas"))
     return getattr(pandas, "NA", None)
 
@@ -36,7 +37,7 @@ def pack(encoder: Encoder, values: Sequence[object], kinds: set[type]) -> Node:
     missing = np.zeros(0, np.uint8)
     if len(kinds) > 1:
         missing = np.fromiter((_mark(value, na) for value in values), np.uint8, len(values))
-        if (missing == 255).any():
+        if (missing == _OTHER).any():
             return None
         values = ["" if value is None or type(value) is not str else value for value in values]
     lengths, data = _lengths(cast(Sequence[str], values))
@@ -56,7 +57,7 @@ def _mark(value: object, na: object) -> int:
         return _NONE
     if value is na:
         return _NA
-    return _NAN if math.isnan(cast(float, value)) else 255
+    return _NAN if math.isnan(cast(float, value)) else _OTHER
 
 
 def _lengths(values: Sequence[str]) -> tuple[NDArray[np.int64], bytes]:
@@ -85,7 +86,7 @@ def unpack(decoder: Decoder, node: Node) -> list[object]:
 
 
 def _cut(data: bytes, ends: list[int]) -> list[object]:
-    pairs = zip(ends[:-1], ends[1:], strict=True)
+    pairs = pairwise(ends)
     if data.isascii():
         whole = data.decode("ascii")
         return [whole[start:end] for start, end in pairs]

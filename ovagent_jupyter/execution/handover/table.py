@@ -115,10 +115,12 @@ def relabel(slots: Slots, place: Place, *others: pd.Index[Any]) -> None:
 def _like(came: pd.Index[Any], labels: list[Any]) -> pd.Index[Any]:
     if isinstance(came, pd.MultiIndex):
         return pd.MultiIndex.from_tuples(labels, names=came.names)
+    kind: Any = pd.Index
     try:
-        return pd.Index(labels, dtype=cast(Any, came.dtype), name=came.name)
+        index = kind(labels, dtype=came.dtype, name=came.name)
     except (TypeError, ValueError):
-        return pd.Index(labels, dtype=object, name=came.name)
+        index = kind(labels, dtype=object, name=came.name)
+    return cast("pd.Index[Any]", index)
 
 
 def drop_columns(slots: Slots, place: Place, gone: set[Path]) -> None:

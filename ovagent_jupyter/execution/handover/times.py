@@ -6,6 +6,7 @@ import re
 import zoneinfo
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from importlib import import_module
 from typing import Any, cast
 
 from ovagent_jupyter.execution.handover.codec import Decoder, Encoder
@@ -20,7 +21,7 @@ from ovagent_jupyter.execution.handover.fields import (
     unsendable,
 )
 
-_ZONE = re.compile(r"[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+){0,3}")
+_ZONE = re.compile(r"[A-Za-z0-9_+\-]{1,32}(/[A-Za-z0-9_+\-]{1,32}){0,3}")
 
 
 def encode(encoder: Encoder, value: object) -> Node:
@@ -59,7 +60,7 @@ def _encode_zone(zone: tzinfo | None) -> Node:
 def encode_zone(zone: tzinfo) -> Node:
     """The node of a time zone."""
     if type(zone) is timezone:
-        span = cast(timedelta, zone.utcoffset(None))
+        span = zone.utcoffset(None)
         seconds = span // timedelta(seconds=1)
         if zone == timezone(timedelta(seconds=seconds)) and str(zone).startswith("UTC"):
             return {"t": "zone", "k": "fixed", "v": seconds}
@@ -78,14 +79,12 @@ def decode_zone(node: Node) -> tzinfo:
         seconds = number(node, "v", -86399, 86399)
         return timezone(timedelta(seconds=seconds)) if seconds else UTC
     name = text(node, "v")
-    if len(name) > 64 or not _ZONE.fullmatch(name):
+    if not _ZONE.fullmatch(name):
         raise malformed("a time zone has an impossible name")
     if kind == "zoneinfo":
         return zoneinfo.ZoneInfo(name)
     if kind == "pytz":
-        import pytz
-
-        return cast(tzinfo, pytz.timezone(name))
+        return cast(tzinfo, import_module("pytz").timezone(name))
     raise malformed("a time zone is of an unknown kind")
 
 

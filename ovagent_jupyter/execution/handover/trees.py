@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ovagent_jupyter.execution.handover.codec import Decoder, Encoder
-from ovagent_jupyter.execution.handover.fields import Node, as_list, items, malformed, text
+from ovagent_jupyter.execution.handover.fields import Node, items, malformed, text
 from ovagent_jupyter.execution.handover.slots import (
     BRANCH,
     Slots,
@@ -48,10 +48,11 @@ def _read_tree(decoder: Decoder, node: Node) -> object:
         raise malformed("an object is of an unknown kind")
     slots: Slots = {}
     for entry in items(node, "v"):
-        pair = as_list(entry)
-        if len(pair) != 2:
-            raise malformed("a slot is not a pair")
-        slots[read_path(pair[0])] = decode_slot(decoder, pair[1])
+        match entry:
+            case [path, slot]:
+                slots[read_path(path)] = decode_slot(decoder, slot)
+            case _:
+                raise malformed("a slot is not a pair")
     return assemble(Tree(kind, slots))
 
 

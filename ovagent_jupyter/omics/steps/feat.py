@@ -55,6 +55,7 @@ HVG = Step(
     ),
     params=_HVG,
     makes_stale=EMBEDDED,
+    reads_if={"batch_key": ("obs/{batch_key}",)},
 )
 
 _HVG_V3 = (Param("n_top_genes", "int", 2000, words=_HVG_WORDS), _BATCH)
@@ -94,6 +95,7 @@ HVG_V3 = Step(
     params=_HVG_V3,
     requires=("skmisc",),
     makes_stale=EMBEDDED,
+    reads_if={"batch_key": ("obs/{batch_key}",)},
 )
 
 

@@ -1,4 +1,7 @@
-"""Steps that draw; figures stay open, so that a notebook shows them when the cell ends."""
+"""Steps that draw; figures stay open, so that a notebook shows them when the cell ends.
+
+Each call ends in a semicolon: a notebook then shows the figure without the list of its axes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _GROUPBY = Param("groupby", "obs_column", "leiden", words=("by", "per", "for eac
 _GENES = Param("genes", "genes", words=("of", "genes", "for", "showing"))
 _N_GENES = Param("n_genes", "int", 5, words=("top", "genes", "n genes"))
 _USE_RAW = Param("use_raw", "bool", default=False, words=("use raw", "from raw"))
-_NO_SHOW = {"show": Code("False")}
+_NO_SHOW = {"show": False}
 
 _VIOLIN = (
     Param("keys", "obs_column", _METRICS, words=("of", "metrics", "show")),
@@ -71,7 +74,7 @@ PLOT_QC_SCATTER = Step(
 
 
 def _plot_hvg(name: Code, _params: Params) -> str:
-    return call("sc.pl.highly_variable_genes", name, **_NO_SHOW)
+    return call("sc.pl.highly_variable_genes", name, **_NO_SHOW) + ";"
 
 
 PLOT_HVG = Step(
@@ -90,7 +93,7 @@ _PCA_VAR = (Param("n_pcs", "int", 30, words=("pcs", "n pcs", "components", "top"
 def _plot_pca_var(name: Code, params: Params) -> str:
     available = f'len({name}.uns["pca"]["variance_ratio"])'
     n_pcs = Code(f"min({literal(params['n_pcs'])}, {available})")
-    return call("sc.pl.pca_variance_ratio", name, n_pcs=n_pcs, log=True, **_NO_SHOW)
+    return call("sc.pl.pca_variance_ratio", name, n_pcs=n_pcs, log=True, **_NO_SHOW) + ";"
 
 
 PLOT_PCA_VAR = Step(
@@ -125,9 +128,10 @@ def _plot_umap(name: Code, params: Params) -> str:
             name,
             color=color,
             ncols=params["ncols"] if len(color) > 1 else None,
+            wspace=0.6 if len(color) > 1 else None,  # room for the legends between panels
             legend_loc=params["legend_loc"],
             use_raw=params["use_raw"],
-            frameon=Code("False"),
+            frameon=False,
             **_NO_SHOW,
         )
         + ";"
@@ -225,13 +229,8 @@ _RANKING = (Param("n_genes", "int", 20, words=("top", "genes", "n genes")),)
 
 
 def _plot_markers(name: Code, params: Params) -> str:
-    return call(
-        "sc.pl.rank_genes_groups",
-        name,
-        n_genes=params["n_genes"],
-        sharey=Code("False"),
-        **_NO_SHOW,
-    )
+    n_genes = params["n_genes"]
+    return call("sc.pl.rank_genes_groups", name, n_genes=n_genes, sharey=False, **_NO_SHOW) + ";"
 
 
 PLOT_MARKERS = Step(

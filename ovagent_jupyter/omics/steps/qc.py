@@ -296,6 +296,7 @@ DOUBLETS = Step(
     writes=("obs/doublet_score", "obs/predicted_doublet", "uns/scrublet"),
     params=_DOUBLETS,
     requires=("skimage",),
+    reads_if={"batch_key": ("obs/{batch_key}",)},
 )
 
 

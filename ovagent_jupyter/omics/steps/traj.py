@@ -57,7 +57,7 @@ members = np.flatnonzero({column}.astype(str) == {literal(str(cluster))})
 position = {name}.obsm["X_diffmap"][:, 1]
 {root} = int(members[np.abs(position[members] - np.median(position)).argmax()])"""
     if genes:
-        return f"{root} = int({name}.obs_vector({literal(genes[0])}).argmax())"
+        return f"{root} = int(sc.get.obs_df({name}, {literal(genes[0])}).to_numpy().argmax())"
     return f"""\
 if "iroot" not in {name}.uns:
     raise ValueError("Pseudotime needs a root: name a cluster, a cell or a marker gene.")"""
@@ -72,4 +72,5 @@ DPT = Step(
     reads=(*_GRAPH_READS, "obsm/X_diffmap", "uns/diffmap_evals"),
     writes=("obs/dpt_pseudotime", "uns/iroot"),
     params=_DPT,
+    reads_if={"root_cluster": ("obs/{groupby}",)},
 )

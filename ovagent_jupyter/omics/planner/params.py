@@ -1,0 +1,356 @@
+"""Giving the facts of a request to the steps that can use them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+
+from ovagent_jupyter.omics.planner.columns import place_column, place_genes, place_groups
+from ovagent_jupyter.omics.planner.grammar import Fact
+from ovagent_jupyter.omics.planner.naming import BATCHES
+from ovagent_jupyter.omics.planner.order import ancestors
+from ovagent_jupyter.omics.planner.recipes import recipes
+from ovagent_jupyter.omics.planner.resolve import Resolution
+from ovagent_jupyter.omics.planner.wanted import Problem, Wanted
+from ovagent_jupyter.omics.state import DataState
+from ovagent_jupyter.omics.step import STEPS, Param
+
+_CONCEPTS: Mapping[str, tuple[str, ...]] = {
+    "resolution": ("leiden.resolution",),
+    "n_pcs": ("pca.n_comps", "plot_pca_var.n_pcs", "neighbors.n_pcs", "tsne.n_pcs"),
+    "n_comps": ("pca.n_comps", "diffmap.n_comps"),
+    "n_neighbors": ("neighbors.n_neighbors", "label_transfer.k"),
+    "n_top_genes": ("hvg.n_top_genes", "hvg_v3.n_top_genes"),
+    "top": ("marker_table.n_top", "plot_dotplot.n_genes", "plot_heatmap.n_genes",
+            "plot_markers.n_genes", "marker_overlap.top_n", "hvg.n_top_genes",
+            "hvg_v3.n_top_genes"),
+    "min_dist": ("umap.min_dist",), "spread": ("umap.spread",),
+    "perplexity": ("tsne.perplexity",), "target_sum": ("normalize.target_sum",),
+    "max_value": ("scale.max_value",), "theta": ("pearson_norm.theta",),
+    "doublet_rate": ("doublets.expected_doublet_rate",),
+    "nmads": ("filter_mad.nmads",), "pval": ("marker_table.pval_cutoff",),
+    "lfc": ("marker_table.log2fc_min", "filter_markers.min_fold_change"),
+    "fraction": ("subsample.fraction",), "n_cells": ("subsample.n",), "n_dcs": ("dpt.n_dcs",),
+    "min_genes": ("filter_cells.min_genes",), "max_genes": ("filter_cells.max_genes",),
+    "min_counts": ("filter_cells.min_counts",), "max_counts": ("filter_cells.max_counts",),
+    "max_mito": ("filter_mito.max_pct_mt",), "min_cells": ("filter_genes.min_cells",),
+    "method": ("markers.method", "de_two_groups.method"), "metric": ("neighbors.metric",),
+    "legend": ("plot_umap.legend_loc",), "flavor": ("hvg.flavor",),
+    "style": ("plot_heatmap.style",), "layout": ("draw_graph.layout",),
+    "use_rep": ("neighbors.use_rep", "tsne.use_rep"),
+    "use_raw": ("plot_umap.use_raw", "plot_dotplot.use_raw", "plot_heatmap.use_raw",
+                "markers.use_raw", "de_two_groups.use_raw", "score_genes.use_raw"),
+}  # fmt: skip
+_FOR_ALL = frozenset({"top", "use_raw"})
+_UPSTREAM = {"n_pcs": "neighbors.n_pcs", "n_comps": "pca.n_comps"}
+"""Where a concept goes when no asked step of the clause takes it."""
+_MISTAKEN = {
+    "keep_high_mito": ("It would keep the cells with many mitochondrial counts.",
+                       "Say 'mito < 20%' or 'remove cells with mito > 20%'."),
+    "unclear_genes": ("It could mean keeping or dropping these cells.",
+                      "Say 'keep cells with ...' or 'remove cells with ...'."),
+    "unclear_counts": ("It could mean keeping or dropping these cells.",
+                       "Say 'keep cells with ...' or 'remove cells with ...'."),
+    "umap_dims": ("Plots are drawn in two dimensions.", "Say 'plot the umap'."),
+    "max_cells": ("Genes can be kept by the least number of cells only.",
+                  "Say 'keep genes in at least 3 cells'."),
+}  # fmt: skip
+_CHAINED = frozenset(
+    "normalize log1p hvg pca neighbors umap leiden markers diffmap tsne doublets".split()
+)
+
+
+@dataclass(slots=True)
+class Assignment:
+    """The steps to run with their parameters, and what could not be given to any."""
+
+    wanted: dict[str, Wanted] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def assign(found: Resolution, state: DataState | None) -> Assignment:
+    """The asked steps with the parameters that the request gives them."""
+    result = Assignment()
+    for number, text in enumerate(found.texts):
+        _add_steps(number, found, result)
+        clause = _Clause(number, text, found, result, state)
+        for fact in found.facts[number]:
+            clause.give(fact)
+    _fill_required(result, state)
+    return result
+
+
+def _add_steps(number: int, found: Resolution, result: Assignment) -> None:
+    for asked in found.asked:
+        if asked.clause != number:
+            continue
+        extra = recipes()[asked.entry_id].params if asked.is_recipe else {}
+        facts = found.facts[number]
+        steps = [_by_file(name, facts) for name in asked.steps]
+        for name in steps:
+            text = found.texts[number]
+            wanted = result.wanted.get(name)
+            if wanted is None:
+                wanted = Wanted(name, f"you asked: {text!r}", number)
+                wanted.member = asked.is_recipe
+                wanted.recipe = asked.entry_id if asked.is_recipe else ""
+                result.wanted[name] = wanted
+            elif not asked.is_recipe:
+                wanted.member = False
+            wanted.clauses.add(number)
+            if not asked.is_recipe:
+                wanted.direct.add(number)
+            for key, value in extra.get(name, {}).items():
+                wanted.preset.setdefault(key, value)
+
+
+def _by_file(name: str, facts: Sequence[Fact]) -> str:
+    """The loading step that fits the kind of file."""
+    if name not in ("load_h5ad", "load_10x_h5", "load_10x_mtx"):
+        return name
+    for fact in facts:
+        if fact.kind == "path":
+            suffix = PurePath(str(fact.value)).suffix.lower()
+            return {".h5ad": "load_h5ad", ".h5": "load_10x_h5", "": "load_10x_mtx"}.get(suffix, name)
+    return name
+
+
+class _Clause:
+    """One clause, while its facts are given to steps."""
+
+    def __init__(
+        self,
+        number: int,
+        text: str,
+        found: Resolution,
+        result: Assignment,
+        state: DataState | None,
+    ) -> None:
+        self.number = number
+        self.text = text
+        self.result = result
+        self.state = state
+        self.rejected = {row.clause for row in found.rejected}
+
+    def steps(self) -> list[Wanted]:
+        """The steps that this clause asks for."""
+        return [w for w in self.result.wanted.values() if self.number in w.clauses]
+
+    def problem(self, fact: Fact, why: str = "", next_step: str = "") -> None:
+        """Note a fact that nothing can use, unless its clause is rejected anyway."""
+        if self.text not in self.rejected:
+            why = why or f"No step of this clause uses {fact.text!r}."
+            self.result.problems.append(Problem(self.text, why, next_step))
+
+    def give(self, fact: Fact) -> None:
+        """Give one fact to the steps that can use it."""
+        steps = self.steps()
+        if fact.kind == "param":
+            self._param(fact)
+        elif fact.kind == "path":
+            self._path(fact, steps)
+        elif fact.kind == "column":
+            if not place_column(fact, steps, self.state):
+                self.problem(fact)
+        elif fact.kind == "genes":
+            if not place_genes(fact, steps):
+                self.problem(fact, f"No step of this clause uses the gene {fact.text!r}.")
+        elif fact.kind in ("group", "rest"):
+            why = place_groups(fact, steps)
+            if why:
+                self.problem(fact, why, "Make the part first: part = adata[...].copy()")
+        elif fact.kind == "rename":
+            self._rename(fact, steps)
+        elif fact.kind == "name":
+            self._name(fact, steps)
+        elif fact.kind == "number":
+            self._number(fact, steps)
+        elif fact.kind == "mention":
+            self._mention(fact, steps)
+
+    def _param(self, fact: Fact) -> None:
+        key = fact.key.removeprefix("=")
+        if key in _MISTAKEN and key not in _CONCEPTS:
+            self.problem(fact, *_MISTAKEN[key])
+            return
+        here = {w.id for w in self.steps()}
+        named = fact.key.startswith("=")
+        targets = [t for t in self._targets(key, named) if t.partition(".")[0] in here]
+        if not targets:
+            targets = self._elsewhere(key, named, here)
+        if not targets:
+            self.problem(fact)
+            return
+        for target in targets if key in _FOR_ALL else targets[:1]:
+            step, _, name = target.partition(".")
+            self._set(step, name, fact)
+
+    def _targets(self, key: str, named: bool) -> list[str]:  # noqa: FBT001 - private
+        concept = list(_CONCEPTS.get(key, ()))
+        if not named:
+            return concept
+        exact = [f"{s}.{key}" for s in STEPS if key in {p.name for p in STEPS.get(s).params}]
+        return exact or concept
+
+    def _elsewhere(self, key: str, named: bool, here: set[str]) -> list[str]:  # noqa: FBT001
+        """A step upstream of this clause, or asked in another clause, that takes the param."""
+        targets = self._targets(key, named)
+        up = {name for step in here for name in ancestors(step)} & _CHAINED
+        upstream = [_UPSTREAM[key]] if key in _UPSTREAM else targets
+        found = [t for t in upstream if t.partition(".")[0] in up]
+        if found:
+            return found
+        return [t for t in targets if t.partition(".")[0] in self.result.wanted]
+
+    def _set(self, step: str, name: str, fact: Fact) -> None:
+        wanted = self.result.wanted.get(step)
+        if wanted is None:
+            wanted = Wanted(step, f"you asked: {fact.text!r}", self.number)
+            wanted.member = True
+            self.result.wanted[step] = wanted
+        param = next(p for p in STEPS.get(step).params if p.name == name)
+        value = _fitted(param, fact.value)
+        if value is None and fact.value is not None:
+            self.problem(fact, f"{fact.text!r} is not a value of {name} ({_allowed(param)}).")
+            return
+        if name in wanted.params and wanted.params[name] != value:
+            both = f"{wanted.params[name]} and {value}"
+            self.result.problems.append(
+                Problem(self.text, f"{name} is given twice: {both}.", "Give one value.")
+            )
+            return
+        wanted.params[name] = value
+
+    def _path(self, fact: Fact, steps: list[Wanted]) -> None:
+        for wanted in steps:
+            if "path" in {p.name for p in STEPS.get(wanted.id).params}:
+                suffix = PurePath(str(fact.value)).suffix.lower()
+                fits = {"load_h5ad": (".h5ad",), "load_10x_h5": (".h5",), "save_h5ad": (".h5ad",)}
+                if suffix not in fits.get(wanted.id, (suffix,)):
+                    self.problem(
+                        fact, f"{wanted.id} cannot use a {suffix or 'nameless'} file.",
+                        "Name an .h5ad file, a 10x .h5 file or a 10x folder.",
+                    )  # fmt: skip
+                    return
+                wanted.params["path"] = fact.value
+                return
+        self.problem(fact, f"No step of this clause uses the file {fact.text!r}.")
+
+    def _rename(self, fact: Fact, steps: list[Wanted]) -> None:
+        for wanted in steps:
+            if wanted.id == "rename_clusters":
+                held = wanted.params.setdefault("mapping", {})
+                if isinstance(held, dict):
+                    held[fact.key] = fact.value
+                return
+        self.problem(fact)
+
+    def _name(self, fact: Fact, steps: list[Wanted]) -> None:
+        for wanted in steps:
+            if wanted.id == "save_h5ad" and "path" not in wanted.params:
+                wanted.params["path"] = f"{fact.value}.h5ad"
+                return
+            for name in ("key_added", "score_name"):
+                if name in {p.name for p in STEPS.get(wanted.id).params}:
+                    wanted.params[name] = fact.value
+                    return
+        self.problem(fact, f"{fact.text} is not a column, group or gene of the data.")
+
+    def _number(self, fact: Fact, steps: list[Wanted]) -> None:
+        ids = {w.id for w in steps}
+        value = fact.value
+        if "subsample" in ids:
+            share = fact.text.endswith("%") or (isinstance(value, float) and value < 1)
+            shared = value / 100 if fact.text.endswith("%") and isinstance(value, int | float) else value
+            self._set("subsample", "fraction" if share else "n", _valued(fact, shared))
+        elif "leiden" in ids and isinstance(value, float):
+            self._set("leiden", "resolution", fact)
+        elif "log1p" in ids and len(ids) == 1:
+            self._set("log1p", "base", fact)
+        else:
+            self.problem(fact, f"It is not clear what {fact.text!r} is for.")
+
+    def _mention(self, fact: Fact, steps: list[Wanted]) -> None:
+        variable = fact.text.removeprefix("@")
+        for wanted in steps:
+            if wanted.id == "concat":
+                held = wanted.params.setdefault("adatas", [])
+                if isinstance(held, list):
+                    held.append(variable)
+            elif wanted.id == "label_transfer" and self.state and variable != self.state.name:
+                wanted.params["ref"] = variable
+
+
+def _valued(fact: Fact, value: object) -> Fact:
+    return Fact(fact.kind, fact.start, fact.end, fact.text, fact.key, value)
+
+
+def _fitted(param: Param, value: object) -> object:
+    """The value as the param takes it, or None when it does not fit."""
+    if param.kind == "int":
+        ok = isinstance(value, int | float) and float(value).is_integer() and value > 0
+        return int(value) if ok and isinstance(value, int | float) else None
+    if param.kind == "float":
+        good = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        return value if good else None
+    if param.kind == "bool":
+        return value if isinstance(value, bool) else None
+    if param.kind == "choice":
+        return value if value in param.choices else None
+    if param.kind in ("obs_column", "str", "level", "name", "path"):
+        return str(value) if isinstance(value, str | int | float) else None
+    return None
+
+
+def _allowed(param: Param) -> str:
+    return " or ".join(param.choices) if param.choices else f"a {param.kind}"
+
+
+def _fill_required(result: Assignment, state: DataState | None) -> None:
+    """Batch columns are guessed by name; anything else required must have been said."""
+    for wanted in result.wanted.values():
+        for param in _missing(wanted):
+            held = None
+            if param.name in ("batch_key", "sample") and state is not None:
+                held = next((name for name in BATCHES if name in state.obs), None)
+            if held:
+                wanted.params[param.name] = held
+            elif wanted.clauses:
+                why, next_step = _missing_text(wanted.id, param, state)
+                result.problems.append(Problem(wanted.reason[12:-1], why, next_step))
+        key = wanted.preset
+        for name, value in list(key.items()):
+            if isinstance(value, list):
+                batch = result.wanted.get("harmony")
+                known = batch.params.get("batch_key") if batch else None
+                key[name] = [str(known) if item == "{batch_key}" else item for item in value]
+
+
+def _missing(wanted: Wanted) -> Iterator[Param]:
+    for param in STEPS.get(wanted.id).params:
+        if param.required and param.name not in wanted.params:
+            yield param
+
+
+def _missing_text(step: str, param: Param, state: DataState | None) -> tuple[str, str]:
+    columns = [] if state is None else [
+        c.name for c in state.obs.values() if c.kind in ("categorical", "string")
+    ]  # fmt: skip
+    said = f" (columns: {', '.join(columns[:6])})" if columns else ""
+    texts = {
+        "batch_key": (f"It is not said which column holds the batches{said}.",
+                      "Name it: 'integrate by <column>'."),
+        "sample": (f"It is not said which column holds the samples{said}.",
+                   "Name it: 'per <column>'."),
+        "path": ("No file is named.", "Name it: 'load pbmc.h5ad', 'save to result.h5ad'."),
+        "genes": ("No gene of the data is named.", "Name genes: 'score CD3D, CD3E'."),
+        "group": ("It is not said which groups to compare.",
+                  "Name two: 'compare cluster 0 vs 3', or 'cluster 0 vs rest'."),
+        "mapping": ("The new names are missing.", "Say 'rename cluster 0 to T cells'."),
+        "adatas": ("It is not said which variables to combine.", "Say 'merge @a and @b'."),
+        "ref": ("No reference is named.", "Say 'transfer labels from @ref'."),
+        "label": ("It is not said which column of the reference to transfer.",
+                  "Say 'transfer labels from @ref by <column>'."),
+    }  # fmt: skip
+    return texts.get(param.name, (f"{step} needs {param.name}.", f"Say {param.name}=..."))

@@ -1,0 +1,192 @@
+"""What cannot cross is named, kept where it is, and stops nothing else."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+
+from ovagent_jupyter.errors import HandoverError
+from ovagent_jupyter.execution.handover import export_objects
+from tests.execution.handover.border import Border
+from tests.execution.handover.identical import assert_identical
+from tests.execution.handover.test_round_trip import small
+
+LOCK = threading.Lock()
+
+
+class Model:
+    """Something that a user may keep in uns: a class that both sides can import."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+
+def holding() -> anndata.AnnData:
+    adata = small()
+    adata.uns["lock"] = LOCK
+    adata.uns["nested"] = {"fine": 1, "lambda": lambda: 1, "deeper": {"lock": LOCK}}
+    adata.uns["ring"] = ring = {"a": 1}
+    ring["self"] = ring  # type: ignore[assignment]
+    adata.obs.insert(1, "locks", pd.Series([LOCK] * 12, dtype=object, index=adata.obs_names))
+    return adata
+
+
+def test_it_is_named_and_the_rest_goes(tmp_path: Path) -> None:
+    border = Border(tmp_path, {"adata": holding(), "lock": LOCK, "n": 5})
+    assert [notice.path for notice in border.left] == [
+        "adata.obs['locks']",
+        "adata.uns['lock']",
+        "adata.uns['nested']['lambda']",
+        "adata.uns['nested']['deeper']['lock']",
+        "adata.uns['ring']['self']",
+        "lock",
+    ]
+    assert all(notice.reason for notice in border.left)
+    assert border.names == ("adata", "n")
+    arrived = border.namespace["adata"]
+    assert arrived.uns["nested"] == {"fine": 1, "deeper": {}}
+    assert list(arrived.obs) == ["cluster", "n", "who"]
+
+
+def test_it_is_still_there_after_the_round_trip(tmp_path: Path) -> None:
+    adata = holding()
+    border = Border(tmp_path, {"adata": adata})
+    assert border.run("").diffs[0].kind == "unchanged"
+    changes = border.run("adata.obs['one'] = 1; adata.uns['nested']['new'] = 2")
+    assert changes.diffs[0].summary() == "adata: +obs/one, ~uns/nested"
+    assert changes.left_behind == ()
+    new: Any = changes.objects["adata"]
+    assert new.uns["lock"] is LOCK
+    assert list(new.uns["nested"]) == ["fine", "lambda", "deeper", "new"]
+    assert new.uns["nested"]["deeper"]["lock"] is LOCK
+    assert new.uns["ring"]["self"]["a"] == 1
+    assert list(new.obs) == ["cluster", "locks", "n", "who", "one"]
+    assert new.obs["locks"].iloc[0] is LOCK
+    assert list(adata.obs) == ["cluster", "locks", "n", "who"]
+
+
+def test_a_column_that_stayed_follows_the_cells(tmp_path: Path) -> None:
+    adata = holding()
+    adata.obs["who"] = pd.Series([*"abcdefghijk", LOCK], dtype=object, index=adata.obs_names)
+    new: Any = Border(tmp_path, {"adata": adata}).run("adata = adata[::-2].copy()").objects["adata"]
+    assert new.obs["who"].tolist()[0] is LOCK
+    assert new.obs["who"].tolist()[1:] == ["j", "h", "f", "d", "b"]
+
+
+def test_one_that_cannot_follow_is_told(tmp_path: Path) -> None:
+    border = Border(tmp_path, {"adata": holding()})
+    changes = border.run("adata = adata[:3].copy(); adata.obs_names = ['x', 'y', 'z']")
+    assert [notice.path for notice in changes.left_behind] == ["adata.obs['locks']"]
+    assert list(changes.objects["adata"].obs) == ["cluster", "n", "who"]  # type: ignore[attr-defined]
+
+
+def test_a_pickled_object_goes_there_and_stays_there(tmp_path: Path) -> None:
+    adata = small()
+    adata.uns["model"] = Model(1.0)
+    adata.obs["models"] = [Model(i) for i in range(12)]
+    border = Border(tmp_path, {"adata": adata, "model": Model(2.0)})
+    assert border.left == ()
+    assert border.namespace["adata"].uns["model"].weight == 1.0
+    assert {diff.kind for diff in border.run("").diffs} == {"unchanged"}
+    changes = border.run("adata.uns['model'].weight = 5; adata.uns['b'] = 1; model.weight = 0")
+    assert [notice.path for notice in changes.left_behind] == ["adata.uns['model']", "model"]
+    new: Any = changes.objects["adata"]
+    assert new.uns["model"].weight == 1.0, "the parent's own is kept"
+    assert [model.weight for model in new.obs["models"]] == list(range(12))
+    assert set(changes.objects) == {"adata"}
+    assert changes.diffs[0].summary() == "adata: +uns/b"
+
+
+def test_what_the_child_cannot_send_stays_there(tmp_path: Path) -> None:
+    border = Border(tmp_path, {"adata": small(), "n": 5})
+    changes = border.run(
+        "adata.uns['f'] = lambda: 1\n"
+        "adata.uns['c_colors'] = object()\n"
+        "adata.obs['odd'] = [object() for _ in range(adata.n_obs)]\n"
+        "adata.obs['fine'] = 1\n"
+        "n = (i for i in ())\n"
+        "gen = (i for i in ())",
+        outputs=["gen", "missing"],
+    )
+    assert [notice.path for notice in changes.left_behind] == [
+        "adata.obs['odd']",
+        "adata.uns['c_colors']",
+        "adata.uns['f']",
+        "n",
+        "gen",
+        "missing",
+    ]
+    new: Any = changes.objects["adata"]
+    assert list(new.obs) == ["cluster", "n", "who", "fine"]
+    assert list(new.uns["c_colors"]) == ["#1f77b4", "#ff7f0e"]
+    assert set(changes.objects) == {"adata"}
+
+
+def test_a_class_of_the_notebook_is_left_with_its_reason(tmp_path: Path) -> None:
+    made: dict[str, Any] = {"__name__": "__main__"}
+    exec("class Mine: pass\nmine = Mine()\ndef f(): pass", made)
+    border = Border(tmp_path, {"mine": made["mine"], "f": made["f"], "Mine": made["Mine"]})
+    assert border.names == ()
+    assert {notice.reason for notice in border.left} == {
+        "it is defined in the notebook, which the child cannot import"
+    }
+
+
+def test_an_object_that_breaks_when_looked_at(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> Any:
+            raise RuntimeError("no")
+
+    adata = small()
+    adata.uns["hostile"] = Hostile()
+    border = Border(tmp_path, {"adata": adata, "hostile": Hostile()})
+    assert [notice.path for notice in border.left] == ["adata.uns['hostile']", "hostile"]
+
+
+def test_duplicate_labels_with_one_that_cannot_travel(tmp_path: Path) -> None:
+    frame = pd.DataFrame([[1, LOCK, 2.0]], columns=["a", "a", "b"])
+    border = Border(tmp_path, {"frame": frame})
+    assert list(border.namespace["frame"]) == ["b"]
+    assert len(border.left) == 2
+    new: Any = border.run("frame['c'] = 3").objects["frame"]
+    assert list(new) == ["a", "a", "b", "c"]
+    assert new.iloc[0, 1] is LOCK
+
+
+def test_nothing_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(HandoverError) as caught:
+        export_objects({"a": np.zeros(3)}, tmp_path / "missing")
+    assert caught.value.next_step
+
+
+def test_shared_memory_is_used_only_with_room(tmp_path: Path) -> None:
+    shared, beside = tmp_path / "shm", tmp_path / "beside"
+    shared.mkdir()
+    beside.mkdir()
+    with export_objects({"a": 1}, beside, shared_memory=shared) as parcel:
+        assert parcel.path.parent == shared
+    with export_objects({"a": 1}, beside, shared_memory=tmp_path / "absent") as parcel:
+        assert parcel.path.parent == beside
+    assert list(shared.iterdir()) == list(beside.iterdir()) == []
+    parcel.close()
+
+
+def test_report_tells_names_and_size(tmp_path: Path) -> None:
+    with export_objects({"a": np.zeros(1000), "lock": LOCK}, tmp_path) as parcel:
+        assert parcel.report.names == ("a",)
+        assert parcel.report.size == parcel.path.stat().st_size > 8000
+        assert str(parcel.report.left_behind[0]).startswith("lock: it cannot be pickled")
+
+
+def test_a_left_column_keeps_its_place_when_labels_are_numbers(tmp_path: Path) -> None:
+    frame = pd.DataFrame({1: [1], 2: [2], 3: [3]})
+    frame[2] = pd.Series([LOCK], dtype=object)
+    new: Any = Border(tmp_path, {"frame": frame}).run("frame[4] = 4").objects["frame"]
+    expected = pd.DataFrame({1: [1], 2: [LOCK], 3: [3], 4: [4]})
+    assert_identical(expected.columns, new.columns)
