@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TextIO
 
 from ovagent_jupyter.events import AgentEvent, Category, Level, Reporter
@@ -67,15 +67,19 @@ class PrintReporter:
 
     Args:
         stream: Where to; None is whatever ``sys.stdout`` is at the time.
+        leave_out: Kinds of events that are shown elsewhere, such as the error that ends a cell.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, stream: TextIO | None = None, *, leave_out: Collection[Category] = ()
+    ) -> None:
         self._stream = stream
+        self._leave_out = frozenset(leave_out)
         self._line_open = False
 
     def report(self, event: AgentEvent) -> None:
         """Write one event; a stream that is closed or full is given up on in silence."""
-        text = render(event)
+        text = "" if event.category in self._leave_out else render(event)
         if not text:
             return
         if event.category is not Category.CODE_OUTPUT:

@@ -316,6 +316,35 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
         _ = ovagent_jupyter.nothing_like_this
 
 
+def shadowed(init: str, siblings: set[str]) -> set[str]:
+    """Public names of a lazy package that are also names of its modules.
+
+    Importing such a module binds the module to the name, and the thing cannot be had any more.
+    """
+    tree = ast.parse(init)
+    lazy = any(isinstance(n, ast.FunctionDef) and n.name == "__getattr__" for n in tree.body)
+    public = next(
+        (
+            ast.literal_eval(node.value)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        ),
+        [],
+    )
+    return set(public) & siblings if lazy else set()
+
+
+@pytest.mark.parametrize("init", sorted(PACKAGE.rglob("__init__.py")), ids=lambda p: p.parent.name)
+def test_no_module_hides_a_public_name(init: Path) -> None:
+    siblings = {path.stem for path in init.parent.iterdir()}
+    assert shadowed(init.read_text("utf-8"), siblings) == set()
+
+
+def test_a_hidden_public_name_is_found() -> None:
+    init = '__all__ = ["plan", "Plan"]\ndef __getattr__(name): ...\n'
+    assert shadowed(init, {"plan", "order"}) == {"plan"}
+
+
 # -- the project's own files -----------------------------------------------------------------------
 
 

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from ovagent_jupyter.errors import DataError
+from ovagent_jupyter.omics.state import is_anndata
 
 SHOWN = 5
 """Candidates named in a question."""
 _MENTION = re.compile(r"@([A-Za-z_]\w*)")
-
-
-def is_anndata(value: object) -> bool:
-    """Whether a value is an AnnData; never imports anndata, which has made it if it is one."""
-    anndata = sys.modules.get("anndata")
-    return anndata is not None and isinstance(value, anndata.AnnData)
 
 
 def anndata_names(namespace: Mapping[str, object]) -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ovagent_jupyter.agent.choose_data import is_anndata
 from ovagent_jupyter.agent.turn import StepRecord, TurnRequest
 from ovagent_jupyter.errors import TurnFailed
 from ovagent_jupyter.execution.executor import ExecutionStatus
+from ovagent_jupyter.omics.state import is_anndata
 
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover import Changes, ObjectDiff
@@ -37,7 +37,9 @@ def bindings_of(
     """
     objects: Mapping[str, object] = changes.objects
     if request.outputs:
-        bindings = {new: objects[old] for new, old in request.outputs.items() if old in objects}
+        # What was asked for by name is bound also when the code left it as it was.
+        held = {**request.namespace, **objects}
+        bindings = {new: held[old] for new, old in request.outputs.items() if old in held}
     else:
         bindings = dict(objects)
     diffs = tuple(

@@ -155,6 +155,9 @@ class AgentSession:
         changes = await self.executor.changes((*made, *plan.outputs, *wanted))
         self._tell_left_behind(changes.left_behind, emit)
         bindings, diffs = bindings_of(changes, draft.request, state)
+        for new in draft.request.outputs.keys() - bindings.keys():
+            message = f"Nothing was made that could be bound to {new!r}."
+            emit(Category.NOTICE, message, level=Level.WARNING)
         emit(
             Category.HANDOVER_RECEIVED,
             "; ".join(diff.summary() for diff in diffs) or "nothing changed",

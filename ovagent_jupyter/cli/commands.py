@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ovagent_jupyter.agent.turn import Turn
 from ovagent_jupyter.errors import DataError, StorageError
+from ovagent_jupyter.events import Category
 from ovagent_jupyter.reporters import PrintReporter, plan_text
 from ovagent_jupyter.runtime import Agent
 from ovagent_jupyter.runtime import plan as plan_request
@@ -23,7 +24,8 @@ def run(options: argparse.Namespace) -> int:
     notebook = _target(options.notebook, options)
     figures = Path(options.figures) if options.figures else None
     flags = {} if options.fallback is None else {"sandbox_fallback_policy": options.fallback}
-    with Agent(reporter=PrintReporter(), **flags) as agent:
+    reporter = PrintReporter(leave_out=(Category.TURN_STARTED, Category.TURN_FAILED))
+    with Agent(reporter=reporter, **flags) as agent:
         turn = agent.run(options.request, options.data, timeout=options.timeout)
         if figures is not None:
             _write_figures(turn, figures)

@@ -67,11 +67,13 @@ def _execute(source: Path, out: Path) -> Any:
             why=str(error),
             next_step="pip install 'ovagent-jupyter[demo]'",
         ) from error
-    notebook = nbformat.read(source, as_version=4)  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(source, as_version=4)
     client = nbclient.NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
+        # The kernel of the notebook warns of its own transport on this terminal.
+        extra_arguments=["--IPKernelApp.log_level=40"],
         resources={"metadata": {"path": str(out)}},
         on_cell_start=_announce,
     )
@@ -98,7 +100,7 @@ def _write_notebook(notebook: Any, out: Path) -> Path:
     import nbformat
 
     path = out / NOTEBOOK
-    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, path)
     return path
 
 

@@ -24,6 +24,7 @@ from ovagent_jupyter.execution.environment import (
     ChildDirectories,
     child_environment,
 )
+from ovagent_jupyter.execution.rundir import RunDirectory
 
 MODULE = "ovagent_jupyter.execution.child"
 
@@ -52,7 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def replace_process(arguments: list[str]) -> None:
     """Start over with a scrubbed environment in a private working directory."""
-    root = Path(tempfile.mkdtemp(prefix="ovagent-"))
+    run = RunDirectory(Path(tempfile.gettempdir()), "ovagent-child-")
+    run.outlive_exec()
+    root = run.path
     directories = ChildDirectories.below(root)
     directories.make()
     cache = Path(os.environ.get(CACHE) or user_cache())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import NoReturn
 
+import zmq
 from ipykernel.iostream import OutStream
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
@@ -68,13 +70,28 @@ class ChildKernel(IPythonKernel):
     shell_class = Type(ChildShell)
 
 
+class ChildApp(IPKernelApp):
+    """The application whose output waits for a slow reader instead of being dropped.
+
+    By default a publisher drops what a reader has not fetched in time: a loop that prints with
+    ``flush=True`` loses hundreds of lines on a busy machine, and nobody is told.
+    """
+
+    def init_iopub(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        """Open the output channel."""
+        super().init_iopub(context)  # type: ignore[no-untyped-call]
+        publisher = self.iopub_thread.socket
+        # On the thread that owns the socket.
+        self.iopub_thread.schedule(partial(publisher.setsockopt, zmq.XPUB_NODROP, 1))
+
+
 def run_kernel(arguments: list[str]) -> None:
     """Serve the connection file named in the arguments until told to shut down."""
-    app = IPKernelApp.instance(
+    app = ChildApp.instance(
         kernel_class=ChildKernel,
         outstream_class=f"{__name__}.{BoundedStream.__name__}",
     )
-    app.initialize([*arguments, "--HistoryManager.enabled=False"])
+    app.initialize([*arguments, "--HistoryManager.enabled=False"])  # type: ignore[no-untyped-call]
     if isinstance(sys.stdout, BoundedStream) and isinstance(sys.stderr, BoundedStream):
         sys.stdout.other, sys.stderr.other = sys.stderr, sys.stdout
-    app.start()
+    app.start()  # type: ignore[no-untyped-call]

@@ -31,6 +31,8 @@ TICK = 0.1
 """Seconds between two looks at whether the child is alive and the time is up."""
 LAST_OUTPUT = 0.05
 """Seconds waited for output that a dead child has already sent."""
+SILENT_LIMIT = 900.0
+"""Seconds for a hand-over or a warm-up: far more than they take, since no wait is without end."""
 INTERRUPTS = 2
 """A first interrupt can fall into the gap before the child listens; the second does not."""
 
@@ -172,8 +174,7 @@ class KernelExecutor:
         collector = OutputCollector(self._limits, None if request.silent else on_output)
         request_id = child.connection.send("shell", "execute_request", _content(request))
         run = self._run = CellRun(request_id, collector, silent=request.silent)
-        own = None if request.silent else self._timeout
-        seconds = own if request.timeout is None else request.timeout
+        seconds = self._timeout if request.timeout is None else request.timeout
         try:
             deadline = float("inf") if seconds is None else time.monotonic() + seconds
             ending = await self._follow(child, run, deadline)
@@ -286,7 +287,7 @@ class KernelExecutor:
             await self._run_silently(code)
 
     async def _run_silently(self, code: str) -> ExecutionResult:
-        return await self.execute(ExecutionRequest(code, silent=True))
+        return await self.execute(ExecutionRequest(code, timeout=SILENT_LIMIT, silent=True))
 
     def _living_child(self) -> Child:
         if self._child is None or not self._child.process.running:

@@ -26,8 +26,10 @@ LONGEST_TRACEBACK = 200
 """Lines."""
 
 _ESCAPES = re.compile(
-    r"\x1b\[[0-9;]*m|\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])"
+    r"\x1b\[[0-9;]*m"
+    r"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]|[\x1b\x80-\x9f]"
 )
+"""Colours, then every other sequence of ECMA-48."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 
 
@@ -225,11 +227,15 @@ def _join(outputs: list[Output], output: Output) -> bool:
 
 def clean_text(text: str) -> str:
     """Text without terminal escapes other than colours, and without lone surrogates."""
-    if "\x1b" in text:
-        text = _ESCAPES.sub(lambda found: found[0] if found[0].endswith("m") else "", text)
+    if "\x1b" in text or not text.isascii():
+        text = _ESCAPES.sub(_keep_colour, text)
     if text.isascii():
         return text
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _keep_colour(found: re.Match[str]) -> str:
+    return found[0] if found[0].startswith("\x1b[") and found[0].endswith("m") else ""
 
 
 def clean_bundle(data: object) -> dict[str, str]:

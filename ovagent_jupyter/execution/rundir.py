@@ -35,7 +35,12 @@ class RunDirectory:
         self.path = Path(tempfile.mkdtemp(dir=base, prefix=prefix))
         descriptor = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self._descriptor = descriptor
         self._finalizer = weakref.finalize(self, _remove, self.path, descriptor, os.getpid())
+
+    def outlive_exec(self) -> None:
+        """Keep the lock when this process replaces itself by another program."""
+        os.set_inheritable(self._descriptor, True)
 
     def remove(self) -> None:
         """Remove it with all it holds; safe to call twice."""

@@ -38,7 +38,7 @@ class Extension:
         self._cell_runs = False
         self.magics = OVAgent(shell)
         shell.register_magics(self.magics)
-        shell.configurables.append(self.magics)
+        shell.configurables.append(self.magics)  # type: ignore[arg-type]  # typed too narrowly
         shell.input_transformers_cleanup.append(self._rewrite)
         shell.events.register("pre_run_cell", self._cell_begins)
         shell.events.register("post_run_cell", self._cell_ends)
@@ -54,11 +54,11 @@ class Extension:
         shell.input_transformers_cleanup.remove(self._rewrite)
         shell.events.unregister("pre_run_cell", self._cell_begins)
         shell.events.unregister("post_run_cell", self._cell_ends)
-        shell.configurables.remove(self.magics)
+        shell.configurables.remove(self.magics)  # type: ignore[arg-type]  # as above
         for kind in ("line", "cell"):
             shell.magics_manager.magics[kind].pop(MAGIC, None)
         for key in (f"%{MAGIC}", _CELL):
-            shell.strdispatchers["complete_command"].s.pop(key, None)
+            shell.strdispatchers["complete_command"].strs.pop(key, None)
 
     def _cell_begins(self, _info: object) -> None:
         self._cell_runs = True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ovagent_jupyter.agent.turn import Turn, TurnRequest
+from ovagent_jupyter.events import Category
 from ovagent_jupyter.notebook.arguments import Command, RunOptions, parse_cell, parse_line, parser
 from ovagent_jupyter.notebook.bridge import Bridge
 from ovagent_jupyter.notebook.commands import Commands, Shown, Traceback
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from ovagent_jupyter.events import AgentEvent
+
+
+SHOWN_BY_THE_SHELL = (Category.TURN_STARTED, Category.TURN_FAILED)
+"""In a terminal the request stands in the line above, and the error ends the input."""
 
 
 class Face:
@@ -94,7 +99,7 @@ class Face:
 
     def _show(self, options: RunOptions) -> Callable[[AgentEvent | None], None]:
         if not hasattr(self.shell, "kernel"):
-            reporter = PrintReporter()
+            reporter = PrintReporter(leave_out=SHOWN_BY_THE_SHELL)
             return lambda event: reporter.report(event) if event is not None else None
         key = f"{self.shell.execution_count}-{self._turns}"
         return Card(self.shell.display_pub, key, show_code=options.mode == "code").show

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from ovagent_jupyter.errors import DataError
 from ovagent_jupyter.omics.sample import MAX_ROWS, has_gaps, take_sample
 from ovagent_jupyter.omics.slots import slots
-from ovagent_jupyter.omics.state import Column, ColumnKind, DataState, XState
+from ovagent_jupyter.omics.state import Column, ColumnKind, DataState, XState, is_anndata
 from ovagent_jupyter.omics.step import XKind
 from ovagent_jupyter.omics.xstate import classify, detect
 
@@ -25,13 +26,21 @@ MAX_LAYERS = 8
 """Layers looked into; what further ones hold is unknown."""
 
 
-def describe(adata: AnnData, name: str = "adata") -> DataState:
+def describe(adata: object, name: str = "adata") -> DataState:
     """The state card of an AnnData: what it holds and what has been done to it.
 
     Args:
         adata: In memory, backed or a view; it is not changed, copied or made dense.
         name: Name of the user's variable.
+
+    Raises:
+        DataError: It is no AnnData.
     """
+    if not is_anndata(adata):
+        raise DataError(
+            f"{name} is a {type(adata).__name__}; an AnnData is needed.",
+            next_step="Make one with anndata.AnnData(...), or name another variable.",
+        )
     shown = _without_copies(adata)
     hints = frozenset(slots(shown))
     x, has_nan = _x_state(shown, hints)

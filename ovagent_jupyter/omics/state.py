@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from ovagent_jupyter.omics.step import XKind
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 ColumnKind = Literal["categorical", "bool", "int", "float", "string", "other"]
+
+
+def is_anndata(value: object) -> TypeGuard[AnnData]:
+    """Whether a value is an AnnData; never imports anndata, which has made it if it is one."""
+    anndata = sys.modules.get("anndata")
+    return anndata is not None and isinstance(value, anndata.AnnData)
 
 
 @dataclass(frozen=True, slots=True)

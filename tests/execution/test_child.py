@@ -21,7 +21,7 @@ from ovagent_jupyter.errors import ChildStartError
 from ovagent_jupyter.execution.child import command
 from ovagent_jupyter.execution.environment import ALLOWED, ChildDirectories, child_environment
 from ovagent_jupyter.execution.launch import LaunchOptions
-from ovagent_jupyter.execution.rundir import LOCK, SETTLED, RunDirectory
+from ovagent_jupyter.execution.rundir import LOCK, SETTLED, RunDirectory, sweep
 from tests.execution.conftest import Kernel
 
 SECRET = "planted-secret-value"
@@ -169,15 +169,30 @@ async def test_nothing_leaks_over_many_lives(tmp_path: Path) -> None:
 
     def held() -> tuple[int, int]:
         gc.collect()
-        return len(os.listdir("/proc/self/fd")), threading.active_count()
+        return count("/proc/self/fd"), threading.active_count()
+
+    def count(directory: str) -> int:
+        return len(list(Path(directory).iterdir()))
 
     await live()
     before = held()
-    threads = len(os.listdir("/proc/self/task"))
+    threads = count("/proc/self/task")
     for _ in range(4):
         await live()
     assert held() == before
-    assert len(os.listdir("/proc/self/task")) <= threads
+    assert count("/proc/self/task") <= threads
+    assert not list((tmp_path / "r").iterdir())
+
+
+async def test_an_executor_that_is_dropped_ends_its_child(tmp_path: Path) -> None:
+    executor = Kernel(run_dir=tmp_path / "r", warm=("wave",))
+    await executor.start()
+    await executor.run("1")
+    pid = executor.pid
+    assert pid is not None
+    del executor
+    gc.collect()
+    assert wait_until_gone(pid)
     assert not list((tmp_path / "r").iterdir())
 
 
@@ -318,7 +333,11 @@ def test_the_kernelspec_command_scrubs_by_itself(tmp_path: Path) -> None:
         assert SECRET not in "".join(texts)
         assert SECRET not in Path(f"/proc/{process.pid}/environ").read_text()
         root = Path("".join(texts).split()[0]).parent
-        assert root.name.startswith("ovagent-")
+        assert root.name.startswith("ovagent-child-")
+        old = time.time() - 2 * SETTLED
+        os.utime(root, (old, old))
+        sweep(root.parent, "ovagent-child-")
+        assert root.exists(), "a directory in use is swept"
         client.shutdown()
         assert process.wait(20) == 0
         assert not root.exists()

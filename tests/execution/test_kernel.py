@@ -92,10 +92,10 @@ async def test_a_loop_is_stopped_and_variables_are_kept(kernel: Kernel) -> None:
     assert await kernel.value("x") == "7"
 
 
-@pytest.mark.parametrize(
-    "code",
-    [HELD, "while True:\n    try:\n        while True: pass\n    except BaseException: pass"],
-)
+IGNORED = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
+
+
+@pytest.mark.parametrize("code", [HELD, IGNORED])
 async def test_code_that_ignores_the_interrupt_is_killed(kernel: Kernel, code: str) -> None:
     result = await kernel.run(code, timeout=0.3)
     assert result.status is ExecutionStatus.TIMEOUT
@@ -178,12 +178,25 @@ async def test_a_listener_that_fails_stops_the_code(kernel: Kernel) -> None:
     ],
 )
 async def test_a_death_names_its_cause(kernel: Kernel, code: str, cause: str) -> None:
-    result = await kernel.run(f"print('before', flush=True)\n{code}")
+    result = await kernel.run(f"import time\nprint('before', flush=True)\ntime.sleep(0.1)\n{code}")
     assert result.status is ExecutionStatus.DEAD
     assert result.error is not None
     assert cause in result.error.message
     assert result.stdout == "before\n"
     assert not kernel.alive
+    await kernel.start()
+    assert await kernel.value("1") == "1"
+
+
+async def test_a_death_between_cells_is_noticed(kernel: Kernel) -> None:
+    assert kernel.pid is not None
+    os.kill(kernel.pid, 9)
+    while kernel.alive:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.01)
+    with pytest.raises(ExecutionError, match="not running"):
+        await kernel.run("1")
+    with pytest.raises(ExecutionError, match="not running"):
+        await kernel.put({"x": 1})
     await kernel.start()
     assert await kernel.value("1") == "1"
 

@@ -97,7 +97,7 @@ def test_metadata_is_reduced_to_sizes() -> None:
 
 
 def test_terminal_escapes_go_but_colours_stay() -> None:
-    text = "\x1b[31mred\x1b[0m\x1b[2J\x1b]0;title\x07\x1bcx"
+    text = "\x1b[31mred\x1b[0m\x1b[2J\x1b]0;title\x07\x1bc\x1b(B\x9bx\x1b"
     assert clean_text(text) == "\x1b[31mred\x1b[0mx"
     assert clean_text("a\ud800b").encode()
 

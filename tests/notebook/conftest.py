@@ -51,6 +51,7 @@ class Notebook:
         self.client: BlockingKernelClient = self.manager.blocking_client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
+        self._read: list[dict[str, Any]] = []
 
     def start(self, code: str) -> str:
         """Send a cell and return at once."""
@@ -66,7 +67,7 @@ class Notebook:
         by_id: dict[str, dict[str, Any]] = {}
         deadline = time.monotonic() + CELL_TIMEOUT
         while time.monotonic() < deadline:
-            message = self.client.get_iopub_msg(timeout=CELL_TIMEOUT)
+            message = self._next()
             if message["parent_header"].get("msg_id") != message_id:
                 continue
             kind, content = message["msg_type"], message["content"]
@@ -85,12 +86,18 @@ class Notebook:
 
     def wait_for(self, message_id: str, text: str) -> None:
         """Read until a running cell has shown a text."""
-        while True:
+        seen = []
+        while not seen or text not in str(seen[-1]["content"]):
             message = self.client.get_iopub_msg(timeout=CELL_TIMEOUT)
-            if message["parent_header"].get("msg_id") == message_id and text in str(
-                message["content"]
-            ):
-                return
+            if message["parent_header"].get("msg_id") == message_id:
+                seen.append(message)
+        self._read = seen
+
+    def _next(self) -> dict[str, Any]:
+        """The next message; what ``wait_for`` has read comes first."""
+        if self._read:
+            return self._read.pop(0)
+        return self.client.get_iopub_msg(timeout=CELL_TIMEOUT)
 
     def _reply(self, message_id: str) -> Mapping[str, Any]:
         while True:

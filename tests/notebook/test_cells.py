@@ -97,7 +97,7 @@ def test_inside_another_cell_magic_the_synchronous_way_serves(with_counts: Noteb
     [
         ("%%ovagent\n", "request"),
         ("%%ovagent\nBitte gruppiere die Zellen und zeige die Marker", "English"),
-        ("%%ovagent\nwrite a poem about mitochondria", "nothing was run"),
+        ("%%ovagent\nwrite a poem about mitochondria", "not covered"),
         ("%%ovagent\ncluster @adta", "'adata'"),
         ("%%ovagent -i missing\ncluster", "missing"),
         ("%%ovagent --timeuot 3\ncluster", "--timeout"),
@@ -159,7 +159,7 @@ def test_a_child_that_is_killed_in_mid_cell_is_said_and_replaced(with_counts: No
 
 def test_commands_show_themselves(with_counts: Notebook) -> None:
     for command, said in {
-        "": "what it does",
+        "": "What you can type",
         "help": "%%ovagent",
         "status": "child kernel",
         "history 3": "run pca",
@@ -182,10 +182,11 @@ def test_doctor_examines_this_machine(with_counts: Notebook) -> None:
 
 def test_results_can_be_bound_to_other_names(with_counts: Notebook) -> None:
     identity = evaluate(with_counts, "id(adata)")
-    run = with_counts.run("%%ovagent -o clustered=adata\nrun pca")
+    run = with_counts.run("%%ovagent -o clustered=adata,nothing=absent\ncluster at resolution 0.3")
     assert run.status == "ok", run.error
+    assert "'nothing'" in run.text
     assert evaluate(with_counts, "id(adata)") == identity
-    assert evaluate(with_counts, "'X_pca' in clustered.obsm") is True
+    assert evaluate(with_counts, "'leiden' in clustered.obs") is True
     with_counts.run("%ovagent undo")
     assert evaluate(with_counts, "'clustered' in globals()") is False
 

@@ -52,9 +52,17 @@ def specs_for(made: Environment, folder: Path) -> KernelSpecManager:
 def execute(made: Environment, folder: Path, sources: list[str], **options: object) -> NotebookNode:
     """Run cells through nbclient in the environment's own kernel."""
     specs = specs_for(made, folder)
+
+    class Manager(AsyncKernelManager):
+        """Finds the one kernelspec; nbclient makes and ends it."""
+
+        def __init__(self, **kwargs: object) -> None:
+            super().__init__(kernel_spec_manager=specs, **kwargs)
+
     client = NotebookClient(
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources]),
-        km=AsyncKernelManager(kernel_name="tried", kernel_spec_manager=specs),
+        kernel_name="tried",
+        kernel_manager_class=Manager,
         resources={"metadata": {"path": str(folder)}},
         timeout=300,
         **options,

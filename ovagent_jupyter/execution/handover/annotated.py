@@ -85,10 +85,28 @@ def _group(slots: Slots, at: Path) -> dict[str, object]:
     return group
 
 
+_STEPS = {"X": (1,), "obs": (2, 3), "var": (2, 3), **dict.fromkeys(ALIGNED, (2,))} | {
+    step: (1,) for place in (OBS, VAR) for (step,) in (place.index, place.columns, place.attrs)
+}
+"""How many steps the path of a slot may have, by its first one."""
+
+
+def _check_paths(slots: Slots, at: Path) -> None:
+    for path, _ in below(slots, at):
+        inside = path[len(at) :]
+        if inside[0] == "raw" and len(inside) > 1:
+            inside = inside[1:]
+        if inside[0] in ("uns", "raw", "mod", "axis"):
+            continue
+        if len(inside) not in _STEPS.get(str(inside[0]), ()):
+            raise malformed("a slot lies where nothing can be")
+
+
 def build_anndata(slots: Slots, at: Path = ()) -> object:
     """The AnnData of its parts; its constructor checks that they fit together."""
     from anndata import AnnData
 
+    _check_paths(slots, at)
     frames = {name: build_frame(slots, place.under(at)) for name, place in _PLACES.items()}
     _check_names(frames)
     parts = {name: _group(slots, (*at, name)) for name in ALIGNED}
@@ -149,6 +167,7 @@ def build_mudata(slots: Slots) -> object:
     """The MuData of its parts."""
     from mudata import MuData
 
+    _check_paths(slots, ())
     names = [path[1] for path, value in below(slots, ("mod",)) if len(path) == len(("mod", "name"))]
     modalities = {name: build_anndata(slots, ("mod", name)) for name in names}
     with quiet():

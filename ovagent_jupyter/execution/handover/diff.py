@@ -98,7 +98,7 @@ def _differs(path: Path, own: Slots, rebuilt: Rebuilt) -> bool:
 def _change(label: str, path: Path, found: set[_Kind], own: Slots, rebuilt: Rebuilt) -> SlotChange:
     name = path[-1] if path else ""
     before, after = own.get(path), rebuilt.slots.get(path)
-    if name in COUNTED and path in rebuilt.slots:
+    if name in COUNTED and path[:1] != ("raw",) and path in rebuilt.slots:
         return SlotChange(label, "changed", _count(str(name), path, before, after, rebuilt))
     kind = next(iter(found)) if len(found) == 1 else "changed"
     if len(path) > 1 and path[0] == "uns" and kind != "changed":
@@ -114,6 +114,7 @@ def _count(name: str, path: Path, before: Any, after: Any, rebuilt: Rebuilt) -> 
     things = COUNTED[name]
     change = len(after) - len(before)
     if change:
+        things = things if abs(change) > 1 else things[:-1]
         return f"{'+' if change > 0 else MINUS}{abs(change)} {things}"
     return f"{things} {'renamed' if rebuilt.moved.get(path) is None else 'reordered'}"
 
@@ -126,12 +127,15 @@ def _slot_note(path: Path, before: object, after: object) -> str:
         return "" if categories is None else _plural(len(categories), "level")
     if group in _WITH_SHAPE:
         return shape_of(after)
-    if group in ("X", "layers", "raw") or not inside:
-        was, now = form_of(before), form_of(after)
-        if before is None or not inside:
-            was_now = f"{was} {ARROW} {now}" if before is not None and was != now else now
-            return f"{shape_of(after)} {was_now}".strip() if group == "raw" else was_now
+    if not inside:
+        was, now = describe(before), describe(after)
         return f"{was} {ARROW} {now}" if was != now else ""
+    if group in ("X", "layers", "raw"):
+        was, now = form_of(before), form_of(after)
+        note = now if before is None or was == now else f"{was} {ARROW} {now}"
+        if group == "raw":
+            return f"{shape_of(after)} {note}"
+        return "" if was == now else note
     return ""
 
 
@@ -160,6 +164,9 @@ def describe(value: object) -> str:
     name = {"anndata": "AnnData", "mudata": "MuData", "dataframe": "DataFrame"}.get(kind_of(value))
     name = name or type(value).__name__
     extents = shape_of(value)
+    if extents and name not in ("AnnData", "MuData", "DataFrame", "Series"):
+        kind = getattr(value, "format", "array")
+        return f"{kind} {extents} {getattr(value, 'dtype', '')}".strip()
     if not extents and isinstance(value, list | tuple | set | dict | frozenset):
         return f"{name} of {len(value)}"
     if isinstance(value, bool | int | float):

@@ -93,14 +93,19 @@ def _changes_file(directory: int) -> Iterator[int]:
     try:
         descriptor = os.open(CHANGES_FILE, flags, dir_fd=directory)
     except OSError as error:
+        _remove(directory)
         raise _unreadable(error) from error
     try:
         yield descriptor
     finally:
         os.close(descriptor)
-        # An old answer must not be taken for that of a later turn.
-        with suppress(OSError):
-            os.unlink(CHANGES_FILE, dir_fd=directory)
+        _remove(directory)
+
+
+def _remove(directory: int) -> None:
+    # An old answer must not be taken for that of a later turn.
+    with suppress(OSError):
+        os.unlink(CHANGES_FILE, dir_fd=directory)
 
 
 def _unreadable(error: OSError) -> HandoverError:

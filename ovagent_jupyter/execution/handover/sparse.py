@@ -18,6 +18,7 @@ from ovagent_jupyter.execution.handover.fields import (
     malformed,
     shape,
     text,
+    unsendable,
 )
 
 _CLASSES: dict[tuple[str, bool], Any] = {
@@ -26,6 +27,8 @@ _CLASSES: dict[tuple[str, bool], Any] = {
     for is_array in (True, False)
 }
 _NUMERIC = "biufc"
+_LARGEST_EXTENT = 2**31 - 1
+"""A few bytes can claim any shape, and the first slice would fill the memory."""
 _MATRIX = 2
 """Dimensions of a matrix."""
 
@@ -39,6 +42,8 @@ def encode(encoder: Encoder, value: object) -> Node:
 
 def _encode(encoder: Encoder, value: Any) -> Node:
     name = str(value.format)
+    if max(value.shape, default=0) > _LARGEST_EXTENT:
+        raise unsendable("its shape is larger than a sparse matrix may have here")
     stored = {"lil": "tocsr", "dok": "tocoo"}.get(name)
     plain = getattr(value, stored)() if stored else value
     return {
@@ -62,6 +67,8 @@ def _read(decoder: Decoder, node: Node) -> object:
     name, is_array, extents = text(node, "k"), flag(node, "a"), shape(node)
     if (name, is_array) not in _CLASSES or (len(extents) != _MATRIX and name != "coo"):
         raise malformed("a sparse matrix is of an unknown kind")
+    if max(extents, default=0) > _LARGEST_EXTENT:
+        raise malformed("a sparse matrix claims an impossible shape")
     parts = [as_array(decoder.value(part)) for part in items(node, "v")]
     if not parts or parts[0].dtype.kind not in _NUMERIC:
         raise malformed("a sparse matrix holds something else than numbers")

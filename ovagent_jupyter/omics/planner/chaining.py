@@ -6,16 +6,17 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from ovagent_jupyter.omics.checks import Finding, check_step
-from ovagent_jupyter.omics.planner.naming import CELL_TYPES, CLUSTERINGS
+from ovagent_jupyter.errors import WorkflowNeedsFallback
+from ovagent_jupyter.omics.checks import NOT_SLOTS, Finding, check_step
+from ovagent_jupyter.omics.planner.columns import CLUSTERS
+from ovagent_jupyter.omics.planner.naming import CLUSTERINGS
 from ovagent_jupyter.omics.planner.order import PRODUCERS, rank
 from ovagent_jupyter.omics.planner.plan import PlannedStep
 from ovagent_jupyter.omics.planner.simulate import (
     SURE,
     after,
     counts_layer,
-    put_back_code,
-    use_counts_code,
+    on_counts,
 )
 from ovagent_jupyter.omics.planner.wanted import Wanted
 from ovagent_jupyter.omics.state import DataState, XState
@@ -31,12 +32,9 @@ _HOLDS = {
     XKind.SCALED: "scaled values", XKind.RESIDUAL: "residuals",
     XKind.CORRECTED: "batch-corrected values", XKind.UNKNOWN: "values of unknown kind",
 }  # fmt: skip
-_MAKES_X = {XKind.LOGNORM: "log1p", XKind.NORM: "normalize"}
 _KEEPS_ALL = frozenset({"subset_hvg", "regress_out", "combat"})
 
 
-class Blocked(Exception):  # noqa: N818 - replaced below
-    """Placeholder."""
 
 
 class Chain:
@@ -46,17 +44,325 @@ class Chain:
         wanted: The steps asked for, by id.
         state: The data before the plan.
         excluded: Ids of steps that the user does not want.
+        available: Import names of installed packages; None to look.
     """
 
     def __init__(
-        self, wanted: Mapping[str, Wanted], state: DataState, excluded: Collection[str]
+        self,
+        wanted: Mapping[str, Wanted],
+        state: DataState,
+        excluded: Collection[str] = (),
+        available: Collection[str] | None = None,
     ) -> None:
         self.wanted = dict(wanted)
         self.start = state
         self.state = state
         self.excluded = frozenset(excluded)
+        self.available = available
         self.planned: list[PlannedStep] = []
         self.findings: list[Finding] = []
+        self.left_out: list[str] = []
+        self.skipped: list[str] = []
         self.done: set[str] = set()
         self.busy: list[str] = []
-        self.borrowed = False
+
+    def build(self) -> None:
+        """Plan every wanted step in the order of an analysis."""
+        for wanted in sorted(self.wanted.values(), key=lambda w: rank(w.id)):
+            self.run(wanted)
+        self._note_stale()
+
+    def run(self, wanted: Wanted) -> None:
+        """Plan one step, and before it what it needs."""
+        if wanted.id in self.done or wanted.id in self.excluded or wanted.id in self.busy:
+            return
+        step = STEPS.get(wanted.id)
+        if self._left_out(wanted, step):
+            self.done.add(wanted.id)
+            return
+        self.busy.append(wanted.id)
+        self._packages(step)
+        params = self._complete(wanted, step)
+        params = self._matrix(wanted, step, params)
+        self._prepare(step, params)
+        for slot in step.read_slots(params):
+            self._slot(slot, step, params)
+        layer, before = self._counts_for(step), self.state.x
+        if layer is not None:
+            self.state = replace(self.state, x=self.state.layers[layer])
+        self._guard(step, params)
+        self._append(wanted, step, params, layer)
+        if layer is not None:
+            self.state = replace(self.state, x=before)
+        self.busy.remove(wanted.id)
+        self.done.add(wanted.id)
+
+    # -- leaving out -----------------------------------------------------------------------------
+
+    def _left_out(self, wanted: Wanted, step: Step) -> bool:
+        """Whether the step's result is there and fresh, or has no sense here."""
+        if step.id in _PAST and self.state.x.kind in _PAST[step.id] and self._sure(self.state.x):
+            if wanted.direct or wanted.clauses:
+                note = f"{step.id} is left out: X holds {_HOLDS[self.state.x.kind]} already."
+                self.left_out.append(note)
+                self.findings.append(Finding("warn", note))
+            return True
+        if wanted.recipe == "embed_umap" and step.id == "plot_umap" and not wanted.params:
+            return self._clustering(or_chain=False) is None
+        slots = [slot for slot in step.written_slots(wanted.values) if slot not in NOT_SLOTS]
+        if step.id == "stash_counts" and self.state.has("layers/counts"):
+            self.left_out.append("The counts are in layers/counts already.")
+            return True
+        if wanted.forced or wanted.params:
+            return False
+        there = self._there(step, slots)
+        if there and wanted.direct:
+            self.skipped.append(step.id)
+        return there
+
+    def _there(self, step: Step, slots: Collection[str]) -> bool:
+        if step.outputs or {"fig", "cells", "genes", "file", "X"} & set(step.writes) or not slots:
+            return False
+        if not all(self.state.has(slot) for slot in slots if not _decoration(slot)):
+            return False
+        self.left_out.append(f"{step.id}: it is there already.")
+        return True
+
+    # -- parameters ------------------------------------------------------------------------------
+
+    def _complete(self, wanted: Wanted, step: Step) -> dict[str, object]:
+        """The step's parameters, groups and colours filled in from the data."""
+        params = wanted.values
+        names = {param.name for param in step.params}
+        if "groupby" in names and "groupby" not in params and step.defaults().get("groupby"):
+            params["groupby"] = self._clustering() or "leiden"
+        if params.get("groupby") == CLUSTERS:
+            params["groupby"] = self._clustering() or "leiden"
+        if step.id == "plot_umap" and "color" not in params:
+            params["color"] = [self._clustering() or "leiden"]
+        if step.id == "neighbors" and "use_rep" not in params and self._integrated():
+            params["use_rep"] = "X_pca_harmony"
+        if step.id == "pca" and "n_comps" not in params:
+            asked = self.wanted["neighbors"].params.get("n_pcs") if "neighbors" in self.wanted else 0
+            if isinstance(asked, int) and asked > 50:  # noqa: PLR2004 - the default
+                params["n_comps"] = asked
+        defaults = step.defaults()
+        return {key: value for key, value in params.items() if defaults.get(key) != value or
+                key in wanted.params or key == "groupby"}  # fmt: skip
+
+    def _integrated(self) -> bool:
+        return "harmony" in self.wanted or self.state.has("obsm/X_pca_harmony")
+
+    def _clustering(self, *, or_chain: bool = True) -> str | None:
+        """The column of clusters: one made in this plan, else one in the data."""
+        for name in ("leiden", "louvain"):
+            asked = self.wanted.get(name)
+            if asked is not None and name not in self.excluded and name not in self.busy:
+                return str(asked.values.get("key_added", name))
+        held = next((name for name in CLUSTERINGS if name in self.start.obs), None)
+        return held or ("leiden" if or_chain else None)
+
+    # -- what a step needs -----------------------------------------------------------------------
+
+    def _packages(self, step: Step) -> None:
+        if self.available is None:
+            return
+        missing = [name for name in step.requires if name not in self.available]
+        if missing:
+            raise WorkflowNeedsFallback(
+                f"{step.title} needs {', '.join(missing)}, which is not installed.",
+                nearest_steps=(step.id,),
+                next_step="Install the extra: pip install 'ovagent-jupyter[omics]'.",
+            )
+
+    def _prepare(self, step: Step, params: Params) -> None:
+        """What is not needed to run, but to run well."""
+        if step.id == "pca" and "hvg" not in self.excluded and not params.get("layer"):
+            fits = self.state.x.kind in STEPS.get("hvg").needs_x
+            if fits and not self.state.has("var/highly_variable"):
+                self._insert("hvg", "pca works best on the variable genes")
+        if step.id in _KEEPS_ALL and self.start.raw is None and "freeze_raw" not in self.done:
+            if self.state.x.kind is XKind.LOGNORM:
+                self._insert("freeze_raw", f"{step.id} changes X; .raw keeps all genes")
+        counts = self.state.x.kind is XKind.COUNTS and self._sure(self.state.x)
+        if step.leaves_x is not None and counts and step.needs_data:
+            if not self.state.has("layers/counts"):
+                self._insert("stash_counts", f"{step.id} changes X; the counts are kept")
+
+    def _slot(self, slot: str, step: Step, params: Params) -> None:
+        place, _, key = slot.partition("/")
+        if slot == "uns/rank_genes_groups" and self._other_groups(step):
+            self._insert("markers", f"{step.id} shows other groups", {"groupby": params["groupby"]})
+            return
+        if self.state.has(slot) or (step.group == "plot" and key.upper() in self.state.genes):
+            return
+        made = next((w for w in self.wanted.values() if self._makes(w, slot)), None)
+        maker = made.id if made is not None else PRODUCERS.get(slot)
+        if maker is not None and maker not in self.excluded and maker not in self.busy:
+            preset = {}
+            if maker == "markers" and "groupby" in params:
+                preset = {"groupby": params["groupby"]}
+            self._insert(maker, f"{step.id} needs {slot}", preset)
+        if not self.state.has(slot):
+            self._missing(slot, step, place, key)
+
+    def _other_groups(self, step: Step) -> bool:
+        """Whether markers are there, but perhaps of other groups than the request names."""
+        wanted = self.wanted[step.id]
+        named = "groupby" in wanted.params or "groupby" in wanted.preset
+        return named and self.start.has("uns/rank_genes_groups") and "markers" not in self.done
+
+    def _makes(self, wanted: Wanted, slot: str) -> bool:
+        step = STEPS.get(wanted.id)
+        return wanted.id not in (*self.done, *self.busy) and slot in step.written_slots(wanted.values)
+
+    def _missing(self, slot: str, step: Step, place: str, key: str) -> None:
+        left = PRODUCERS.get(slot) in self.excluded
+        columns = ", ".join(list(self.start.obs)[:6])
+        why = f"{PRODUCERS.get(slot)}, which makes it, was to be left out." if left else ""
+        next_step = "Ask for the step that makes it, or load data that has it."
+        if place == "obs" and not left:
+            next_step = f"Name a column that is there: {columns or 'there is none'}."
+        raise WorkflowNeedsFallback(
+            f"{step.id} needs {slot}, and nothing makes it.",
+            missing_slots=(slot,),
+            nearest_steps=(step.id,),
+            why=why,
+            next_step=next_step,
+        )
+
+    def _insert(self, name: str, because: str, preset: Params | None = None) -> None:
+        wanted = self.wanted.get(name)
+        if wanted is None:
+            wanted = Wanted(name, because, because=because, member=True)
+            wanted.forced = "other groups" in because
+            wanted.preset.update(preset or {})
+            self.wanted[name] = wanted
+        elif wanted.params and not wanted.clauses:
+            wanted.because = because
+        if name in self.done and name not in self.busy:
+            self.done.discard(name)  # a later step made its result stale
+        self.run(wanted)
+
+    # -- X ---------------------------------------------------------------------------------------
+
+    def _sure(self, held: XState) -> bool:
+        return held.confidence >= SURE
+
+    def _matrix(self, wanted: Wanted, step: Step, params: dict[str, object]) -> dict[str, object]:
+        """The parameters with which the step reads a matrix in a state that it can use."""
+        shows_genes = step.id == "plot_umap" and self._shows_genes(params)
+        needs = step.needs_x or (frozenset({XKind.LOGNORM, XKind.CORRECTED}) if shows_genes else ())
+        if not needs or params.get("use_raw") or (params.get("layer") and step.id != "scale"):
+            return params
+        if self.state.x.kind in needs and self._sure(self.state.x):
+            return params
+        if not self._sure(self.state.x):
+            self._unsure(step)
+        raw = self.state.raw
+        can_use_raw = any(param.name == "use_raw" for param in step.params)
+        if can_use_raw and raw is not None and raw.kind in needs and self._sure(raw):
+            if self.state.x.kind not in (XKind.COUNTS, XKind.NORM) or shows_genes:
+                return {**params, "use_raw": True}
+        if shows_genes:
+            return params  # any values can be shown as colours
+        if XKind.LOGNORM in needs and self.state.x.kind in (XKind.COUNTS, XKind.NORM):
+            self._insert("log1p", f"{step.id} needs log-normalised values")
+        elif XKind.NORM in needs and self.state.x.kind is XKind.COUNTS:
+            self._insert("normalize", f"{step.id} needs normalised values")
+        if self.state.x.kind not in needs and self._counts_for(step) is None:
+            self._unfit(step)
+        return params
+
+    def _shows_genes(self, params: Params) -> bool:
+        color = params.get("color")
+        return isinstance(color, list) and any(str(c).upper() in self.state.genes for c in color)
+
+    def _counts_for(self, step: Step) -> str | None:
+        """The layer whose counts stand in for X while this step runs, where X holds none."""
+        asks = XKind.COUNTS in step.needs_x and self.state.x.kind not in step.needs_x
+        return counts_layer(self.state) if asks and step.leaves_x is None else None
+
+    def _unsure(self, step: Step) -> None:
+        raise WorkflowNeedsFallback(
+            f"It is not certain what X of {self.state.name} holds, and {step.id} depends on it.",
+            missing_slots=("X",),
+            nearest_steps=(step.id,),
+            why=self.state.x.evidence,
+            next_step="Load it first, and ask for the rest in the next request."
+            if self.state.x is not self.start.x
+            else "Say it: add 'the data are raw counts' or 'the data are log-normalised'.",
+        )
+
+    def _unfit(self, step: Step) -> None:
+        wanted = " or ".join(sorted(_HOLDS[kind] for kind in step.needs_x))
+        counts = XKind.COUNTS in step.needs_x
+        raise WorkflowNeedsFallback(
+            f"{step.id} needs {wanted}, but X holds {_HOLDS[self.state.x.kind]}.",
+            missing_slots=("layers/counts",) if counts else ("X",),
+            nearest_steps=(step.id,),
+            why=self.state.x.evidence,
+            next_step="Load the data with its counts, in X or in layers['counts']."
+            if counts
+            else "Start from log-normalised values or from counts.",
+        )
+
+    # -- appending -------------------------------------------------------------------------------
+
+    def _guard(self, step: Step, params: Params) -> None:
+        for finding in check_step(step, params, self.state):
+            if finding.level == "stop" and not self._known_package(step, finding):
+                raise WorkflowNeedsFallback(
+                    f"{step.id} would not be right here.",
+                    nearest_steps=(step.id,),
+                    why=finding.message,
+                    next_step=finding.next_step or "Change the request, or the data.",
+                )
+            if finding.level == "warn" and not finding.message.startswith("After "):
+                self.findings.append(finding)
+
+    def _known_package(self, step: Step, finding: Finding) -> bool:
+        """A package that the caller says is available, though not in this process."""
+        return self.available is not None and any(
+            name in finding.message and "not installed" in finding.message for name in step.requires
+        )
+
+    def _append(self, wanted: Wanted, step: Step, params: Params, layer: str | None) -> None:
+        code = step.render(self.state.name, params)
+        if layer is not None:
+            code = on_counts(code, self.state.name, layer)
+        because = "" if wanted.clauses else wanted.because or wanted.reason
+        if wanted.params and not wanted.clauses:
+            because = ""
+        self.planned.append(
+            PlannedStep(
+                id=step.id,
+                title=step.title,
+                params=dict(params),
+                code=code,
+                reason=wanted.reason,
+                inserted_because=because,
+                writes=step.written_slots(params),
+                outputs=step.outputs,
+            )
+        )
+        self.state = after(self.state, step, params)
+
+    def _note_stale(self) -> None:
+        """Say which results no longer describe the data when the plan is through."""
+        touched = {slot for p in self.planned if p.id in STEPS for slot in STEPS.get(p.id).makes_stale}
+        stale = [slot for slot in sorted(touched) if self.start.has(slot) and not self.state.has(slot)]
+        if stale:
+            more = f" and {len(stale) - 4} more" if len(stale) > 4 else ""  # noqa: PLR2004 - a line
+            self.findings.append(
+                Finding(
+                    "warn",
+                    f"Out of date after this: {', '.join(stale[:4])}{more}.",
+                    "Compute them again before use.",
+                )
+            )
+
+
+def _decoration(slot: str) -> bool:
+    """Slots that say how a result was made; other tools leave them out."""
+    return slot.startswith("uns/") and not re.search(r"neighbors|rank_genes|paga|dendrogram", slot)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ovagent_jupyter.omics.planner.grammar import Fact
-from ovagent_jupyter.omics.planner.naming import BATCHES
+from ovagent_jupyter.omics.planner.naming import BATCHES, CELL_TYPES
 from ovagent_jupyter.omics.planner.wanted import Wanted
 from ovagent_jupyter.omics.state import DataState
 from ovagent_jupyter.omics.step import STEPS
@@ -48,6 +49,37 @@ def place_column(fact: Fact, steps: Sequence[Wanted], state: DataState | None) -
     return taken
 
 
+_METRICS = (
+    (r"\b(?:counts?|umis?|depth|library size)\b", ("total_counts",)),
+    (r"\b(?:n_?)?genes?(?:_by_counts)?\b", ("n_genes_by_counts",)),
+    (r"\b(?:mito\w*|mt)\b", ("pct_counts_mt",)),
+    (r"\bribo\w*\b", ("pct_counts_ribo",)),
+    (r"\bcell[ -]?cycle\b", ("S_score", "G2M_score")),
+)
+CLUSTERS = "@clusters"
+"""Stands for the column of clusters until it is known which one that is."""
+_PER_CLUSTER = re.compile(r"\b(?:per|by|across|each|between|for)\s+(?:\w+\s+)?clusters?\b", re.I)
+_CELL_TYPE = re.compile(r"\bcell[ _-]?types?\b", re.I)
+_TYPED = frozenset({"composition", "markers", "plot_dotplot", "plot_heatmap", "pseudobulk"})
+
+
+def fill_from_words(wanted: Wanted, text: str, state: DataState | None) -> None:
+    """Columns that a clause names in ordinary words: "per cluster", "total counts"."""
+    direct = bool(wanted.direct)
+    if direct and wanted.id in ("regress_out", "plot_qc_violin") and not wanted.params.get("keys"):
+        plain = text.replace("_", " ").lower()
+        keys = [key for words, held in _METRICS if re.search(words, plain) for key in held]
+        if keys and not (wanted.id == "plot_qc_violin" and "S_score" in keys):
+            wanted.params["keys"] = keys
+    if wanted.id == "plot_qc_violin" and "groupby" not in wanted.params:
+        if direct and _PER_CLUSTER.search(text):
+            wanted.params["groupby"] = CLUSTERS
+    if wanted.id in _TYPED and "groupby" not in wanted.values and _CELL_TYPE.search(text):
+        held = next((c for c in CELL_TYPES if state is not None and c in state.obs), None)
+        if held:
+            wanted.preset["groupby"] = held
+
+
 def place_genes(fact: Fact, steps: Sequence[Wanted]) -> bool:
     """Give genes to the steps of their clause; whether one of them takes them."""
     taken = False
@@ -68,7 +100,7 @@ def place_genes(fact: Fact, steps: Sequence[Wanted]) -> bool:
 def place_groups(fact: Fact, steps: Sequence[Wanted]) -> str:
     """Give groups ("cluster 0", "vs rest") to the steps; why not, or an empty text."""
     ids = {wanted.id: wanted for wanted in steps}
-    levels = fact.value if isinstance(fact.value, tuple) else ("rest",)
+    levels = tuple(map(str, fact.value)) if isinstance(fact.value, tuple) else ("rest",)
     if "de_two_groups" in ids:
         return _compare(ids["de_two_groups"], fact, levels)
     if fact.kind == "rest":

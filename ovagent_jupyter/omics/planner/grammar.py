@@ -85,7 +85,7 @@ _DROPS = re.compile(
     r"filter(?:ing)? out|trim\w*)\b",
     re.IGNORECASE,
 )
-_KEEPS = re.compile(r"\b(?:keep\w*|retain\w*|requir\w*|with at least|only)\b", re.IGNORECASE)
+_KEEPS = re.compile(r"\b(?:keep\w*|retain\w*|subset\w*|select\w*|requir\w*|with at least|only)\b", re.IGNORECASE)
 _FILTERS = re.compile(r"\bfilter\w*\b", re.IGNORECASE)
 _SIGNS = re.compile(r"[<>≤≥]")
 _FRACTION = 1.0
@@ -107,12 +107,22 @@ _THRESHOLDS = tuple(
         rf"(?:reads |counts )?(?:from |in )?(?:a )?(?:different |expressed |detected )?{words}\b",
     )
 )
+_MITO_LIMIT = (
+    _compile(
+        rf"\b{_MITO}\s*(?:cut-?off|threshold|limit|filter)?\s*(?:of|to|at|=|:|is)?\s*"
+        rf"(?P<value>{_NUMBER})\s*(?P<unit>%|percent\b)"
+    ),
+    _compile(
+        rf"(?P<value>{_NUMBER})\s*(?P<unit>%|percent)\s*{_MITO}\s*(?:cut-?off|threshold|limit)\b"
+    ),
+)
 _BETWEEN = tuple(
     (
         name,
         _compile(
             rf"\b(?:{words}\s+)?(?:between|from)\s+(?P<low>{_NUMBER})\s*(?:and|to|-|–)\s*"  # noqa: RUF001
-            rf"(?P<high>{_NUMBER})(?:\s+{words})?\b"
+            rf"(?P<high>{_NUMBER})(?:\s+{words})?\b|"
+            rf"(?P<least>{_NUMBER})\s*<=?\s*{words}\s*<=?\s*(?P<most>{_NUMBER})"
         ),
         _compile(rf"\b{words}\b"),
     )
@@ -147,13 +157,15 @@ _WORDED: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("min_dist", rf"\bmin(?:imum)?[ _-]?dist(?:ance)?\b{_LINK}(?P<value>{_NUMBER})"),
         ("spread", rf"\bspread\b{_LINK}(?P<value>{_NUMBER})"),
         ("perplexity", rf"\bperplexity\b{_LINK}(?P<value>{_NUMBER})"),
-        ("target_sum", rf"\b(?:target[ _]sum|scale factor|size factor|counts per cell|to|per)\b"
-                       rf"{_LINK}(?P<value>{_NUMBER})(?=\s*(?:counts?|umis?|reads|per cell|$|[,.;]))"
-                       r"(?:\s*(?:counts?|umis?|reads))?(?:\s*per cell)?"),
+        ("target_sum", rf"\b(?:target[ _]sum|scale factor|size factor|counts per cell)\b"
+                       rf"{_LINK}(?P<value>{_NUMBER})"),
+        ("target_sum", rf"\b(?:to|per)\s+(?P<value>{_NUMBER})\s*(?:total )?(?:counts?|umis?|reads)"
+                       r"(?:\s*(?:per|in each|for each) cell)?"),
         ("max_value", rf"\b(?:clip\w*|max(?:imum)?[ _]value|cap\w*)\b{_LINK}(?P<value>{_NUMBER})"),
         ("doublet_rate", rf"\b(?:expected )?(?:doublet )?rate\b{_LINK}(?P<value>{_NUMBER})"
                          r"\s*(?P<unit>%|percent\b)?"),
         ("doublet_rate", rf"\b(?P<value>{_NUMBER})\s*(?P<unit>%|percent)\s*(?=doublet)"),
+        ("pval", rf"\bp\s*(?:<=?|≤)\s*(?P<value>{_NUMBER})"),
         ("pval", rf"\b(?:p[ -]?val(?:ue)?s?|padj|fdr|adjusted p)\b\s*(?:<|≤|below|under|of|=)?\s*"
                  rf"(?P<value>{_NUMBER})"),
         ("lfc", rf"\b(?:log2?[ -]?fold[ -]?change|log2?fc|lfc|fold[ -]?change)\b\s*"
@@ -166,6 +178,7 @@ _WORDED: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("n_cells", rf"\b(?P<value>{_NUMBER})\s+(?=(?:random|randomly \w+) cells\b)"),
         ("n_dcs", rf"\b(?P<value>{_NUMBER})\s*(?:diffusion components|dcs)\b"),
         ("theta", rf"\btheta\b{_LINK}(?P<value>{_NUMBER})"),
+        ("n_genes_shown", rf"\b(?P<value>{_NUMBER})\s*(?:genes|features)\b(?!\s*(?:in|per cell))"),
         ("umap_dims", r"\b(?:in )?(?P<value>[23])[- ]?d(?:imensions|imensional)?\b"),
     )
 )  # fmt: skip
@@ -188,7 +201,8 @@ _CHOICES: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
                                      r" (?:embedding|pcs|space|representation|pca)\b"),
         ("use_rep", "X_umap", r"\b(?:on|using|from) (?:the )?umap"
                               r"(?: (?:coordinates|embedding|space))\b|"
-                              r"\bcluster\w*(?: \w+)?(?: \w+)? (?:on|using|from) (?:the )?umap\b"),
+                              r"(?<=cluster )(?:on|using|from) (?:the )?umap\b|"
+                              r"(?<=cells )(?:on|using|from) (?:the )?umap\b(?= *(?:$|[,.;]))"),
         ("use_raw", "true", r"\b(?:from|using|use|in) (?:the )?\.?raw\b(?! counts?)"),
         ("layout", "fa", r"\b(?:force ?atlas ?2?|fa2)\b"),
     )
@@ -284,11 +298,15 @@ def _thresholds(reading: Reading) -> None:
     for name, pattern, words in _BETWEEN:
         for hit in reading.hits(pattern):
             if words.search(hit.group()):
-                low, high = number(hit["low"]), number(hit["high"])
+                low = number(hit["low"] or hit["least"])
+                high = number(hit["high"] or hit["most"])
                 reading.take("param", hit, f"min_{name}", low)
                 reading.facts.append(
                     Fact("param", hit.start(), hit.end(), hit.group(), f"max_{name}", high)
                 )
+    for pattern in _MITO_LIMIT:
+        for hit in reading.hits(pattern):
+            reading.take("param", hit, "max_mito", number(hit["value"]))
     for name, direction, pattern in _THRESHOLDS:
         for hit in reading.hits(pattern):
             key, value = _bound(reading.text, hit, name, direction)
@@ -302,6 +320,8 @@ def _bound(text: str, hit: re.Match[str], name: str, direction: str) -> tuple[st
     drops = [m.end() for m in _DROPS.finditer(clause)]
     keeps = [m.end() for m in _KEEPS.finditer(clause)]
     inverted = bool(drops) and (not keeps or keeps[-1] < drops[-1])
+    if inverted and re.search(r"[(:,]|\b(?:by|using)\b", clause[drops[-1] :]):
+        return _criterion(name, direction, value, percent=bool(hit["unit"]))
     if inverted:
         direction = "min" if direction == "max" else "max"
     if name == "mito":
@@ -317,6 +337,17 @@ def _bound(text: str, hit: re.Match[str], name: str, direction: str) -> tuple[st
         least = re.search(r"least|min", hit.group(), re.IGNORECASE)
         return (f"min_{name}" if least else f"unclear_{name}"), value
     return f"{direction}_{name}", value
+
+
+def _criterion(
+    name: str, direction: str, value: float, *, percent: bool
+) -> tuple[str, object]:
+    """A threshold listed after "remove low-quality cells": what is good, or what is bad?"""
+    if name == "mito":
+        scaled = value if percent or value >= _FRACTION else round(value * 100, 6)
+        return "max_mito", scaled
+    # fewer than 500 UMIs can only be bad, more than 500 can be either
+    return (f"min_{name}" if direction == "max" else f"unclear_{name}"), value
 
 
 def _names_in_quotes(reading: Reading, names: DataNames) -> None:

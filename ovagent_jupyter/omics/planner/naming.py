@@ -27,27 +27,33 @@ _MOST_LEVELS = 200
 _GENE_START = r"(?<![\w./-])"
 _GENE_END = r"(?![\w/])(?!-\w)"
 _BY = r"\b(?:colou?r(?:ed|ing)?(?: \w+)?(?: \w+)? (?:by|with)|by|per|across|in each|for each|over|each|every|between|within)\s+(?:the\s+|each\s+)?"
-_ROLES: tuple[tuple[re.Pattern[str], tuple[str, ...], str], ...] = tuple(
-    (re.compile(_BY + rf"(?:{words})\b", re.IGNORECASE), columns, fallback)
-    for words, columns, fallback in (
-        (r"leiden(?: clusters?| clustering| labels?)?", ("leiden",), "leiden"),
-        (r"louvain(?: clusters?| clustering| labels?)?", ("louvain",), "louvain"),
-        (r"cell[ _-]?types?|cell identit\w+|annotations?", CELL_TYPES, "cell_type"),
-        (r"batch(?:es)?", ("batch", *BATCHES), "batch"),
-        (r"samples?", ("sample", "sample_id", *BATCHES), "sample"),
-        (r"donors?|patients?|subjects?", ("donor", "donor_id", "patient", *BATCHES), "donor"),
-        (r"(?:total |umi )+counts|umis?|library size|depth", ("total_counts", "n_counts"),
-         "total_counts"),
-        (r"(?:number of |n )genes|genes detected", ("n_genes_by_counts", "n_genes"),
-         "n_genes_by_counts"),
-        (r"(?:percent(?:age)? |% ?|fraction )?(?:of )?(?:mito(?:chondrial)?|mt)(?: content| "
-         r"fraction| percent(?:age)?| genes| counts)?", ("pct_counts_mt", "percent_mito"),
-         "pct_counts_mt"),
-        (r"doublet scores?", ("doublet_score",), "doublet_score"),
-        (r"(?:diffusion |dpt )?pseudo-?time", ("dpt_pseudotime",), "dpt_pseudotime"),
-        (r"(?:cell[ -]cycle )?phases?", ("phase",), "phase"),
-    )
+_SPOKEN: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    (r"leiden(?: clusters?| clustering| labels?)?", ("leiden",), "leiden"),
+    (r"louvain(?: clusters?| clustering| labels?)?", ("louvain",), "louvain"),
+    (r"cell[ _-]?types?|cell identit\w+|annotations?", CELL_TYPES, "cell_type"),
+    (r"batch(?:es)?", ("batch", *BATCHES), "batch"),
+    (r"samples?", ("sample", "sample_id", *BATCHES), "sample"),
+    (r"donors?|patients?|subjects?", ("donor", "donor_id", "patient", *BATCHES), "donor"),
+    (r"(?:total |umi )+counts|umis?|library size|depth", ("total_counts", "n_counts"),
+     "total_counts"),
+    (r"(?:number of |n )genes|genes detected", ("n_genes_by_counts", "n_genes"),
+     "n_genes_by_counts"),
+    (r"(?:percent(?:age)? |% ?|fraction )?(?:of )?(?:mito(?:chondrial)?|mt)(?: content| "
+     r"fraction| percent(?:age)?| genes| counts)?", ("pct_counts_mt", "percent_mito"),
+     "pct_counts_mt"),
+    (r"doublet scores?", ("doublet_score",), "doublet_score"),
+    (r"(?:diffusion |dpt )?pseudo-?time", ("dpt_pseudotime",), "dpt_pseudotime"),
+    (r"(?:cell[ -]cycle )?phases?", ("phase",), "phase"),
 )  # fmt: skip
+"""What users call a column, where it may be, and its name when it is yet to be made."""
+_ROLES = tuple(
+    (re.compile(_BY + rf"(?:{words})\b", re.IGNORECASE), columns, fallback)
+    for words, columns, fallback in _SPOKEN
+)
+_ON_UMAP = tuple(
+    (re.compile(rf"\b(?:{words})(?=\s+(?:on|onto|over)\s+(?:the\s+|a\s+)?umap)", re.I), columns, name)
+    for words, columns, name in _SPOKEN
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +109,16 @@ class DataNames:
             for hit in reading.hits(pattern):
                 held = next((name for name in columns if name in self.columns), None)
                 value = self.columns[held].name if held else fallback
-                reading.take("column", hit, _role(hit.group()), value)
-        self._listed_columns(reading)
+                _take_column(reading, hit, value)
+        for pattern, columns, fallback in _ON_UMAP:
+            for hit in reading.hits(pattern):
+                held = next((name for name in columns if name in self.columns), fallback)
+                reading.take("column", hit, "color", held)
+        self._listed(reading)
+        self._levels_of_columns(reading)
         self._levels(reading)
+        self._genes(reading)
+        self._listed(reading)
         self._genes(reading)
 
     def _columns(self, reading: Reading) -> None:
@@ -116,15 +129,15 @@ class DataNames:
             before = _BY if ours and name not in ("condition",) else r"(?:" + _BY + ")?"
             pattern = re.compile(rf"{before}(?<!\w){spelled}(?:\s+(?:column|labels?))?(?!\w)", re.I)
             for hit in reading.hits(pattern):
-                reading.take("column", hit, _role(hit.group()), self.columns[name].name)
+                _take_column(reading, hit, self.columns[name].name)
 
-    def _listed_columns(self, reading: Reading) -> None:
+    def _listed(self, reading: Reading) -> None:
         """Further columns of a list: "by leiden, phase and batch"."""
         names = "|".join(re.escape(name) for name in sorted(self.columns, key=len, reverse=True))
         if not names:
             return
         more = re.compile(rf"\s*(?:,\s*and|,|and|&)\s+(?P<name>{names})(?!\w)", re.I)
-        waiting = [fact for fact in reading.facts if fact.kind == "column"]
+        waiting = [fact for fact in reading.facts if fact.kind in ("column", "genes")]
         while waiting:
             fact = waiting.pop()
             hit = more.match(reading.text, fact.end)
@@ -132,20 +145,43 @@ class DataNames:
                 reading.take("column", hit, fact.key, self.columns[hit["name"].lower()].name)
                 waiting.append(reading.facts[-1])
 
+    def _levels_of_columns(self, reading: Reading) -> None:
+        """Groups named after their column: "batch a and b", "batch a vs batch b"."""
+        for name, column in self.columns.items():
+            levels = [re.escape(level) for level in column.levels[:_MOST_LEVELS]]
+            if not levels or column.kind not in ("categorical", "string") or name in CLUSTERINGS:
+                continue
+            one = rf"(?P<level>{'|'.join(sorted(levels, key=len, reverse=True))})(?![\w+])"
+            of = re.compile(rf"(?<!\w){re.escape(name)}(?:e?s)?\s+{one}", re.I)
+            more = re.compile(
+                rf"\s*(?:,|and|&|or|vs\.?|versus|against|to|with)\s+(?:{re.escape(name)}\s+)?{one}", re.I
+            )
+            for hit in reading.hits(of):
+                place = hit.end()
+                reading.take("group", hit, column.name, (self._level(column, hit["level"]),))
+                while next_hit := more.match(reading.text, place):
+                    place = next_hit.end()
+                    level = self._level(column, next_hit["level"])
+                    reading.take("group", next_hit, column.name, (level,))
+
+    def _level(self, column: Column, text: str) -> str:
+        return next(level for level in column.levels if level.lower() == text.lower())
+
     def _levels(self, reading: Reading) -> None:
         held = vocabulary()
         for name in sorted(self.levels, key=len, reverse=True):
-            if name.isdigit() or stem(name) in self.words or name in held.stop:
+            ordinary = stem(name) in self.words or name in held.stop
+            if name.isdigit() or (len(name) > 1 and ordinary):
                 continue
             pattern = re.compile(
-                rf"(?<![\w+]){re.escape(name)}(?:s|\s+cells?|s?\s+(?:group|cluster))?(?![\w+])", re.I
+                rf"(?<![\w+])(?:(?:cell[ -]?types?|labels?|groups?|population)\s+)?{re.escape(name)}(?:s|\s+cells?|s?\s+(?:group|cluster))?(?![\w+])", re.I
             )
             column, level = self.levels[name]
             if len(name) == 1:
                 # one letter is too little to go by, unless it is set against another
                 pattern = re.compile(
                     rf"(?<![\w+]){re.escape(level)}(?=\s+(?:vs|versus|against)\b)|"
-                    rf"(?<=\bvs )\b{re.escape(level)}\b"
+                    rf"(?:(?<=\bvs )|(?<=\bversus ))\b{re.escape(level)}\b"
                 )
             for hit in reading.hits(pattern):
                 reading.take("group", hit, column, (level,))
@@ -176,6 +212,13 @@ class DataNames:
             shouted = word == gene and word.isupper() and len(word) > 2  # noqa: PLR2004
             if not ours and (shouted or low not in stop):
                 yield hit.start(), hit.end(), gene
+
+
+def _take_column(reading: Reading, hit: re.Match[str], column: str) -> None:
+    """Take a column, but leave the verb and the plot before it: "color the umap by"."""
+    by = re.match(r"colo\w*(?: \w+)*? (?=(?:by|with) )", hit.group(), re.IGNORECASE)
+    start = hit.start() + (by.end() if by else 0)
+    reading.take_span("column", start, hit.end(), _role(hit.group()), column)
 
 
 def _role(text: str) -> str:

@@ -11,7 +11,7 @@ ORDER = (
     "qc_metrics plot_qc_violin plot_qc_scatter filter_cells filter_mito filter_mad filter_genes "
     "doublets drop_doublets subsample stash_counts normalize log1p pearson_norm hvg hvg_v3 "
     "plot_hvg cell_cycle score_genes freeze_raw regress_out combat subset_hvg scale pca "
-    "plot_pca_var harmony neighbors umap tsne diffmap draw_graph leiden louvain label_transfer "
+    "plot_pca_var harmony neighbors leiden louvain umap tsne diffmap draw_graph label_transfer "
     "dpt annotate_signatures rename_clusters embedding_density plot_umap dendrogram paga plot_paga "
     "composition markers filter_markers marker_table marker_overlap plot_markers plot_dotplot "
     "plot_heatmap de_two_groups pseudobulk save_h5ad"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from ovagent_jupyter.omics.planner.columns import place_column, place_genes, place_groups
+from ovagent_jupyter.omics.planner.columns import (
+    fill_from_words,
+    place_column,
+    place_genes,
+    place_groups,
+)
 from ovagent_jupyter.omics.planner.grammar import Fact
 from ovagent_jupyter.omics.planner.naming import BATCHES
 from ovagent_jupyter.omics.planner.order import ancestors
@@ -37,12 +43,19 @@ _CONCEPTS: Mapping[str, tuple[str, ...]] = {
     "max_mito": ("filter_mito.max_pct_mt",), "min_cells": ("filter_genes.min_cells",),
     "method": ("markers.method", "de_two_groups.method"), "metric": ("neighbors.metric",),
     "legend": ("plot_umap.legend_loc",), "flavor": ("hvg.flavor",),
+    "n_genes_shown": ("hvg.n_top_genes", "hvg_v3.n_top_genes", "marker_table.n_top",
+                      "plot_dotplot.n_genes", "plot_heatmap.n_genes", "plot_markers.n_genes"),
     "style": ("plot_heatmap.style",), "layout": ("draw_graph.layout",),
     "use_rep": ("neighbors.use_rep", "tsne.use_rep"),
     "use_raw": ("plot_umap.use_raw", "plot_dotplot.use_raw", "plot_heatmap.use_raw",
                 "markers.use_raw", "de_two_groups.use_raw", "score_genes.use_raw"),
 }  # fmt: skip
-_FOR_ALL = frozenset({"top", "use_raw"})
+_SHORT_NAMES = {
+    "k": "n_neighbors", "res": "resolution", "pcs": "n_pcs", "npcs": "n_pcs", "dims": "n_pcs",
+    "nfeatures": "n_top_genes", "n_hvgs": "n_top_genes", "n_hvg": "n_top_genes",
+    "ncomps": "n_comps", "n_components": "n_comps", "max_mt": "max_mito", "nneighbors": "n_neighbors",
+}  # fmt: skip
+_FOR_ALL = frozenset({"top", "use_raw", "n_genes_shown"})
 _UPSTREAM = {"n_pcs": "neighbors.n_pcs", "n_comps": "pca.n_comps"}
 """Where a concept goes when no asked step of the clause takes it."""
 _MISTAKEN = {
@@ -56,6 +69,9 @@ _MISTAKEN = {
     "max_cells": ("Genes can be kept by the least number of cells only.",
                   "Say 'keep genes in at least 3 cells'."),
 }  # fmt: skip
+_AGAIN = re.compile(
+    r"\b(?:re-?(?:cluster|run|comput|do|calculat|embed)\w*|again|anew|afresh)\b", re.IGNORECASE
+)
 _CHAINED = frozenset(
     "normalize log1p hvg pca neighbors umap leiden markers diffmap tsne doublets".split()
 )
@@ -77,7 +93,14 @@ def assign(found: Resolution, state: DataState | None) -> Assignment:
         clause = _Clause(number, text, found, result, state)
         for fact in found.facts[number]:
             clause.give(fact)
+        for wanted in clause.steps():
+            fill_from_words(wanted, text, state)
     _fill_required(result, state)
+    compared = result.wanted.get("de_two_groups")
+    if compared is not None and "group" in compared.params and "reference" not in compared.params:
+        why = f"It is not said what to compare {compared.params['group']!r} with."
+        text = found.texts[compared.clause]
+        result.problems.append(Problem(text, why, "Name it: 'vs rest', or another group."))
     return result
 
 
@@ -99,6 +122,7 @@ def _add_steps(number: int, found: Resolution, result: Assignment) -> None:
             elif not asked.is_recipe:
                 wanted.member = False
             wanted.clauses.add(number)
+            wanted.forced |= bool(_AGAIN.search(text)) and name == asked.steps[0]
             if not asked.is_recipe:
                 wanted.direct.add(number)
             for key, value in extra.get(name, {}).items():
@@ -187,11 +211,11 @@ class _Clause:
             self._set(step, name, fact)
 
     def _targets(self, key: str, named: bool) -> list[str]:  # noqa: FBT001 - private
-        concept = list(_CONCEPTS.get(key, ()))
+        concept = list(_CONCEPTS.get(_SHORT_NAMES.get(key, key) if named else key, ()))
         if not named:
             return concept
         exact = [f"{s}.{key}" for s in STEPS if key in {p.name for p in STEPS.get(s).params}]
-        return exact or concept
+        return [*exact, *(target for target in concept if target not in exact)]
 
     def _elsewhere(self, key: str, named: bool, here: set[str]) -> list[str]:  # noqa: FBT001
         """A step upstream of this clause, or asked in another clause, that takes the param."""
@@ -225,6 +249,9 @@ class _Clause:
     def _path(self, fact: Fact, steps: list[Wanted]) -> None:
         for wanted in steps:
             if "path" in {p.name for p in STEPS.get(wanted.id).params}:
+                if "path" in wanted.params:
+                    self.problem(fact, "Two files are named.", "Put a path with spaces in quotes.")
+                    return
                 suffix = PurePath(str(fact.value)).suffix.lower()
                 fits = {"load_h5ad": (".h5ad",), "load_10x_h5": (".h5",), "save_h5ad": (".h5ad",)}
                 if suffix not in fits.get(wanted.id, (suffix,)):
@@ -268,6 +295,8 @@ class _Clause:
             self._set("leiden", "resolution", fact)
         elif "log1p" in ids and len(ids) == 1:
             self._set("log1p", "base", fact)
+        elif "normalize" in ids:
+            self._set("normalize", "target_sum", fact)
         else:
             self.problem(fact, f"It is not clear what {fact.text!r} is for.")
 

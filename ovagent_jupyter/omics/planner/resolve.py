@@ -17,7 +17,7 @@ from ovagent_jupyter.omics.planner.retrieval import (
     clause_words,
     search,
 )
-from ovagent_jupyter.omics.planner.words import vocabulary
+from ovagent_jupyter.omics.planner.words import stem, tokens, vocabulary
 from ovagent_jupyter.omics.step import STEPS
 
 _WEAKEST = 0.35
@@ -33,8 +33,10 @@ _DEFINITION = re.compile(
     re.IGNORECASE,
 )
 _HOW_MANY_PCS = re.compile(r"\bhow many (?:pcs?|principal components|components)\b", re.IGNORECASE)
+_AGAINST = re.compile(r"\b(?:between|vs\.?|versus|against|compared)\b", re.IGNORECASE)
 _MEANS = re.compile(
-    r"\b(?:using|with|via|by|from|on|in|against|between|within|into|as)\s+(?:the |a |an |my )?$"
+    r"\b(?:using|with|via|by|from|on|in|of|for|about|against|between|within|into|as)\s+"
+    r"(?:the |a |an |my )?$"
 )
 _IMPLIED = {
     "min_genes": "filter_cells", "max_genes": "filter_cells", "unclear_genes": "filter_cells",
@@ -43,9 +45,24 @@ _IMPLIED = {
     "nmads": "filter_mad",
 }  # fmt: skip
 _FILTER_WORDS = frozenset(
-    "filter remove keep cell gene count lowquality qc threshold cutoff umi mito fraction require "
-    "outlier detect express dead dy".split()
+    stem(word)
+    for word in "filter remove keep cell gene count lowquality qc threshold cutoff umi mito fraction "
+    "require subset select restrict metric outlier detected expressed dead dying basic limit high low many few adaptive".split()
 )
+_SHOWS = {
+    "paga": "plot_paga", "umap": "plot_umap", "leiden": "plot_umap", "louvain": "plot_umap",
+    "markers": "plot_dotplot", "hvg": "plot_hvg", "pca": "plot_pca_var", "dpt": "plot_umap",
+    "qc_metrics": "plot_qc_violin", "annotate_signatures": "plot_umap",
+}  # fmt: skip
+"""What "plot them" means after a step."""
+_REMOVES = {"doublets": "drop_doublets"}
+_RENAMING = frozenset(stem(word) for word in ("rename", "relabel", "label", "name", "call"))
+_METRIC_WORDS = frozenset(stem(w) for w in ("mito", "fraction", "ribo", "hb", "umi"))
+"""Names of quality metrics: in a list they are items, not requests."""
+_HARMLESS = frozenset(stem(w) for w in ("cell", "group", "column"))
+"""Light words that may stand beside any other: "markers of each group"."""
+_REGULATED = frozenset(stem(w) for w in ("upregulated", "downregulated", "differ", "different"))
+_REMOVE, _GENE, _CELL_TYPE = stem("remove"), stem("gene"), stem("celltype")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +117,7 @@ class Resolver:
     def is_action(self, text: str) -> bool:
         """Whether a piece of masked text asks for something by itself."""
         words = self._content(text)
-        if not words:
+        if not words or set(words) <= _METRIC_WORDS:
             return False
         best = search([word for word, _ in clause_words(text, self.index)], self.index)
         return bool(best) and (best[0].exact or best[0].coverage > _STRONG < best[0].score)
@@ -153,13 +170,50 @@ class Resolver:
             self._filtering(text, number, implied, words, found)
             return
         if not content:
-            if facts and not self._lends(facts, clause):
+            meant = self._meant(text, facts)
+            if meant:
+                self._keep(meant, number, text, found)
+            elif facts and not self._lends(facts, clause):
                 found.rejected.append(Rejected(text, "It does not say what to do.", kind="vague"))
             elif not facts and words:
                 found.rejected.append(Rejected(text, "It does not say what to do.", kind="vague"))
             return
-        outcome = self._borrowed(clause, number, clauses) or self._steps(words, clause, facts)
+        outcome = (
+            self._special(content, facts, number, found)
+            or self._borrowed(clause, number, clauses)
+            or self._steps(words, clause, facts)
+        )
         self._keep(outcome, number, text, found)
+
+    def _special(
+        self, content: Sequence[str], facts: Sequence[Fact], number: int, found: Resolution
+    ) -> list[Match] | Rejected | None:
+        """Clauses that stand on facts or on the clause before: "plot them", "remove them"."""
+        kinds = {fact.kind for fact in facts}
+        said = set(content)
+        if "rename" in kinds and said <= {*_RENAMING, "cluster", "leiden", "louvain", _CELL_TYPE}:
+            return search(["cluster", "renam"], self.index, ("rename_clusters",))[:1]
+        if said == {"plot"} and kinds & {"genes", "column"}:
+            return search(["plot", "umap"], self.index, ("plot_umap",))[:1]
+        if said not in ({"plot"}, {_REMOVE}):
+            return None
+        before = [step for asked in found.asked if asked.clause < number for step in asked.steps]
+        shown = _REMOVES if said == {_REMOVE} else _SHOWS
+        follow = next((shown[name] for name in reversed(before) if name in shown), None)
+        if follow is None:
+            verb = "remove" if said == {_REMOVE} else "plot"
+            return Rejected("", f"It does not say what to {verb}.", kind="vague")
+        return search([content[0], *tokens(follow.replace("_", " "))], self.index, (follow,))[:1]
+
+    def _meant(self, text: str, facts: Sequence[Fact]) -> list[Match]:
+        """A parameter that stands for its step: "resolution 0.7", "compute 20 PCs"."""
+        keys = {fact.key.removeprefix("=") for fact in facts if fact.kind != "mention"}
+        if keys == {"resolution"}:
+            return search(["cluster"], self.index, ("cluster",))
+        computes = re.search(r"\b(?:compute|calculate|run)\b", text, re.IGNORECASE)
+        if keys and keys <= {"n_pcs", "n_comps"} and computes:
+            return search(["pca"], self.index, ("pca",))
+        return []
 
     def _lends(self, facts: Iterable[Fact], clause: Clause) -> bool:
         return all(fact.kind in ("mention", "claim") for fact in facts) and not clause.negated
@@ -228,7 +282,7 @@ class Resolver:
             return None
         before = [word for word, _ in clause_words(clauses[number - 1].text, self.index)]
         here = [word for word, _ in clause_words(clause.text, self.index)]
-        if not before or before[0] not in ("remove", "filter", "plot"):
+        if not before or before[0] not in (_REMOVE, "filter", "plot"):
             return None
         exact = [m for m in search([before[0], *here], self.index) if m.exact]
         alone = search(here, self.index)
@@ -251,7 +305,7 @@ class Resolver:
         nearest = tuple(match.entry.id for match in matches[:3])
         if not matches:
             return Rejected("", f"No step is called {_quoted(words)}.")
-        best = self._best(matches)
+        best = self._contrast(self._best(matches), typed, facts)
         why = self._gate(best, words, typed)
         if why:
             return Rejected("", why, nearest)
@@ -265,8 +319,8 @@ class Resolver:
         """Questions that are requests: which genes mark, or differ between, groups."""
         if _DEFINITION.search(typed):
             return False
-        genes = {"marker", "gene", "de"} & set(roots)
-        groups = {"cluster", "celltype"} & set(roots) or any(
+        genes = {"marker", _GENE, "de", *_REGULATED} & set(roots)
+        groups = {"cluster", _CELL_TYPE} & set(roots) or any(
             fact.kind in ("group", "column") for fact in facts
         )
         which = re.match(r"\W*(?:which|what|tell me (?:which|what))\b", typed, re.IGNORECASE)
@@ -280,16 +334,39 @@ class Resolver:
         whole = [m for m in matches if m.coverage > 0.999 and m.score > 0.8 * first.score]  # noqa: PLR2004
         return whole[0] if whole else first
 
+    def _contrast(self, best: Match, typed: str, facts: Sequence[Fact]) -> Match:
+        """Markers of one group against another are a comparison of two groups."""
+        against = any(fact.kind == "rest" for fact in facts) or _AGAINST.search(typed)
+        groups = any(fact.kind == "group" for fact in facts)
+        if against and groups and "markers" in best.entry.steps:
+            found = search(["compar"], self.index, ("de",))
+            return found[0] if found and found[0].exact else best
+        return best
+
     def _gate(self, best: Match, words: list[tuple[str, str]], typed: str) -> str:
         """Why the best match is not good enough; empty when it is."""
         unknown = [(w, t) for w, t in words if w not in self.index.known]
         explained = best.entry.words
         if best.coverage < GATE or best.score < _WEAKEST:
             return f"No step explains {_quoted(unknown or words)}."
+        content = {word for word, _ in words} - vocabulary().light
+        extra = {word for word, _ in words} & vocabulary().light - _HARMLESS
+        named = any(content == set(phrase) for phrase in best.entry.phrases)
+        if len(content) == 1 and not best.exact and (extra or not named):
+            # one word alone has to be a phrase of its own: "batch" is no request
+            return f"It does not say what to do with {_quoted(words)}."
         for _, written in unknown:
+            if any(map(str.isdigit, written)):
+                return f"{written!r} is no step, column, group or gene here."
             before = typed.lower().partition(written)[0]
             if _MEANS.search(before):
-                return f"No step explains {written!r}."
+                return f"{written!r} is no step, column, group or gene here."
+        whole = {word for word in content if word in self.index.known}
+        if unknown and not any(whole == set(p) - vocabulary().light for p in best.entry.phrases):
+            return f"No step explains {_quoted(unknown)}."
+        roots = {word for word, _ in words}
+        if _GENE in roots and "cell" not in roots and not best.exact and self._drops_cells(best):
+            return "It speaks of genes, and the nearest step drops cells."
         verbs = vocabulary().destructive
         light = vocabulary().light
         drops = any({"cells", "genes", "file"} & set(STEPS.get(s).writes) for s in best.entry.steps)
@@ -299,6 +376,9 @@ class Resolver:
             # what drops cells or writes files runs only when every word is understood
             return f"No step explains {', '.join(repr(word) for word in lost[:3])}."
         return ""
+
+    def _drops_cells(self, match: Match) -> bool:
+        return any("cells" in STEPS.get(name).writes for name in match.entry.steps)
 
     def _rival(self, best: Match, matches: Sequence[Match]) -> Match | None:
         if best.exact:
@@ -321,7 +401,8 @@ class Resolver:
         if best.exact or not rest:
             return self._drawn([best], words)
         second = search(rest, self.index)
-        if second and second[0].exact and not self._drops(second[0]):
+        step = bool(second) and second[0].exact and not second[0].entry.is_recipe
+        if step and not self._drops(second[0]):
             return self._drawn([best, second[0]], words)
         written = [(w, t) for w, t in words if w in rest]
         return Rejected("", f"{best.entry.id} does not explain {_quoted(written)}.", nearest)
@@ -360,7 +441,8 @@ class Resolver:
                 found.rejected.append(Rejected(found.texts[number], why))
                 continue
             top = matches[0]
-            best = [m for m in matches if m.exact] or [top]
+            exact = [m for m in matches if m.exact]
+            best = [m for m in exact if not m.entry.is_recipe] or exact or [top]
             found.excluded |= {step for match in best for step in match.entry.steps}
             found.excluded |= _with_it(found.excluded)
 
@@ -369,7 +451,7 @@ def _groups(roots: Sequence[str]) -> set[str]:
     """Whole groups that are excluded by one word: filtering, plots."""
     steps = [STEPS.get(name) for name in STEPS]
     said = set(roots) - vocabulary().light
-    if said <= {"filter", "remove"}:
+    if said <= {"filter", _REMOVE, "threshold"}:
         return {step.id for step in steps if "cells" in step.writes or step.id == "filter_genes"}
     if said <= {"plot"}:
         return {step.id for step in steps if step.group == "plot"}

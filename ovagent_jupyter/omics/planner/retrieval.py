@@ -20,7 +20,7 @@ MARGIN = 0.06
 """Lead over the second, relative to the winner, below which the planner asks."""
 _LIGHT = 0.25
 """Weight of words such as "cells", which say little."""
-_UNKNOWN = 1.2
+_UNKNOWN = 1.6
 """Weight of an unknown word, relative to the rarest known one."""
 _PHRASE, _BM25, _FUZZY = 0.6, 0.2, 0.2
 _K1, _B = 1.2, 0.5

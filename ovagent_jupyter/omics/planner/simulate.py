@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ovagent_jupyter.omics.checks import NOT_SLOTS
+from ovagent_jupyter.omics.rendering import literal
 from ovagent_jupyter.omics.state import Column, DataState, XState
 from ovagent_jupyter.omics.step import Params, Step, XKind
 
@@ -89,14 +90,12 @@ def counts_layer(state: DataState) -> str | None:
     return None
 
 
-def use_counts_code(name: str, layer: str) -> str:
-    """Code that puts the counts into X for a while."""
+def on_counts(code: str, name: str, layer: str) -> str:
+    """Code that runs with the counts in X, and puts X back."""
     return (
+        f"# on the counts: X is put back afterwards\n"
         f'{name}.layers["{BORROWED}"] = {name}.X.copy()\n'
-        f"{name}.X = {name}.layers[{layer!r}].copy()"
+        f"{name}.X = {name}.layers[{literal(layer)}].copy()\n"
+        f"{code}\n"
+        f'{name}.X = {name}.layers.pop("{BORROWED}")'
     )
-
-
-def put_back_code(name: str) -> str:
-    """Code that puts X back after the counts were used."""
-    return f'{name}.X = {name}.layers.pop("{BORROWED}")'

@@ -32,6 +32,8 @@ class Wanted:
     """Clauses that ask for it."""
     direct: set[int] = field(default_factory=set)
     """Clauses that ask for it by its own name, not through a recipe."""
+    forced: bool = False
+    """Run again although its result is there."""
     because: str = ""
     """What needs it; empty when the user asked."""
 

@@ -14,6 +14,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 _TOKEN = re.compile(r"[^\W_]+(?:[_'-][^\W_]+)*")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z]|UMAP|PCA|TSNE)")
 _SUFFIXES = (
     ("isation", "iz"), ("ization", "iz"), ("ising", "iz"), ("izing", "iz"),
     ("ations", ""), ("ation", ""), ("ating", ""), ("ated", ""), ("ates", ""), ("ate", ""),
@@ -87,12 +88,14 @@ def stem(word: str) -> str:
 
 
 def _doubled(root: str, suffix: str) -> bool:
-    return suffix in ("ing", "ed") and len(root) > _SHORTEST_STEM and root[-1] == root[-2:-1]
+    twice = len(root) > _SHORTEST_STEM and root[-1] == root[-2]
+    return suffix in ("ing", "ed") and twice and root[-1] not in "ls"
 
 
 def spell(text: str) -> str:
     """Lower case, with written forms such as "t-SNE" and "dot plot" made one word."""
-    text = text.lower().replace("’", "'")  # noqa: RUF001 - what keyboards write
+    text = _CAMEL.sub(" ", text.replace("AnnData", "anndata"))
+    text = text.lower().replace("’", "'").replace("_", " ")  # noqa: RUF001 - what keyboards write
     for pattern, instead in vocabulary().spellings:
         text = pattern.sub(instead, text)
     return text
@@ -121,7 +124,7 @@ def pairs(text: str, known: frozenset[str] = frozenset()) -> list[tuple[str, str
             continue
         root = stem(word)
         root = held.synonyms.get(root, root)
-        if known and root not in known:
+        if known and root not in known and root not in held.stop:
             root = corrected(word, known) or root
         if root not in held.stop:
             found.append((root, written))
@@ -133,7 +136,6 @@ def corrected(word: str, known: frozenset[str]) -> str | None:
     held = vocabulary()
     if len(word) < _FIXABLE or not word.isalpha() or word in held.english or word in held.stop:
         return None
-    allowed = 2 if len(word) >= _LONG_WORD else 1
     for candidate in dict.fromkeys((stem(word), word)):
         if len(candidate) < _FIXABLE:
             continue
@@ -141,7 +143,7 @@ def corrected(word: str, known: frozenset[str]) -> str | None:
             candidate,
             [name for name in known if len(name) >= _FIXABLE and name[0] == candidate[0]],
             scorer=OSA.distance,
-            score_cutoff=allowed,
+            score_cutoff=2 if len(candidate) >= _LONG_WORD else 1,
         )
         if near is not None:
             return str(near[0])

@@ -21,7 +21,7 @@ class Border:
     def __init__(self, directory: Path, objects: Mapping[str, object]) -> None:
         self.directory = directory
         self.objects = objects
-        self.namespace: dict[str, Any] = {}
+        self.namespace: dict[str, Any] = {"__name__": "__main__"}
         with export_objects(objects, directory) as parcel:
             self.left: tuple[LeftBehind, ...] = parcel.left_behind
             self.names = parcel.names
