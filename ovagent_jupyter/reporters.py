@@ -160,7 +160,7 @@ def plan_text(plan: object) -> str:
 
 
 def _parameters(step: object) -> str:
-    params = getattr(step, "params", None)
+    params = getattr(step, "settings", None) or getattr(step, "params", None)
     if not isinstance(params, Mapping):
         return ""
     return ", ".join(f"{name}={value!r}" for name, value in params.items())

@@ -97,6 +97,8 @@ def child_environment(
         CACHE: str(cache),
         "NUMBA_CACHE_DIR": str(numba),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        # tqdm's advice to install widgets: a child has no front end that could show them.
+        "PYTHONWARNINGS": "ignore:IProgress not found",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     if site.ENABLE_USER_SITE:

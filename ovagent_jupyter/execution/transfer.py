@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.errors import HandoverError
 from ovagent_jupyter.execution.executor import ExecutionResult
-from ovagent_jupyter.execution.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover import Changes, HandoverReport, Parcel
 
 CHILD_SIDE = "ovagent_jupyter.execution.handover.child"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - only directories made by mkdtemp are used in it
-ROOM = 4 << 30
-"""Bytes that shared memory must have free to be used; a container may have 64 MB."""
 
 RunSilently = Callable[[str], Awaitable[ExecutionResult]]
 
@@ -46,10 +41,7 @@ class Transfer:
         Raises:
             HandoverError: Nothing could be handed over.
         """
-        from ovagent_jupyter.execution.handover import export_objects
-
-        with _parcel_directory(directory) as place:
-            parcel = await asyncio.to_thread(_export, export_objects, objects, place)
+        with await _export(objects, directory) as parcel:
             await self._call("receive", f"globals(), {str(parcel.path)!r}")
         self._sent.update((name, objects[name]) for name in parcel.report.names)
         return parcel.report
@@ -66,7 +58,9 @@ class Transfer:
         try:
             names = tuple(self._sent)
             await self._call("send", f"globals(), {names!r}, {tuple(outputs)!r}, {str(outbox)!r}")
-            return await asyncio.to_thread(read_changes, outbox, dict(self._sent))
+            return await asyncio.to_thread(
+                read_changes, outbox, dict(self._sent), outputs=tuple(outputs)
+            )
         finally:
             shutil.rmtree(outbox, ignore_errors=True)
 
@@ -86,33 +80,20 @@ class Transfer:
         )
 
 
-def _export(
-    export: Callable[[Mapping[str, object], Path], Parcel],
-    objects: Mapping[str, object],
-    place: Path,
-) -> Parcel:
+async def _export(objects: Mapping[str, object], directory: Path) -> Parcel:
+    """Write a parcel in a thread; one that is cancelled meanwhile leaves no file."""
+    from ovagent_jupyter.execution.handover import SHARED_MEMORY, export_objects
+
+    writing = asyncio.ensure_future(
+        asyncio.to_thread(export_objects, objects, directory, shared_memory=SHARED_MEMORY)
+    )
     try:
-        return export(objects, place)
-    except OSError as error:
-        raise HandoverError(
-            "Your objects could not be written for the child.",
-            why=f"{place}: {error.strerror or error}",
-            next_step="Free space there, or hand over fewer or smaller objects.",
-        ) from error
+        return await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        writing.add_done_callback(_throw_away)
+        raise
 
 
-@contextlib.contextmanager
-def _parcel_directory(fallback: Path) -> Iterator[Path]:
-    """A directory for one parcel: in memory where there is room, else beside the sockets."""
-    base = fallback
-    with contextlib.suppress(OSError):
-        if shutil.disk_usage(SHARED_MEMORY).free >= ROOM:
-            base = SHARED_MEMORY
-    try:
-        place = RunDirectory(base, "ovagent-put-")
-    except OSError:
-        place = RunDirectory(fallback, "ovagent-put-")
-    try:
-        yield place.path
-    finally:
-        place.remove()
+def _throw_away(writing: asyncio.Future[Parcel]) -> None:
+    if not writing.cancelled() and writing.exception() is None:
+        writing.result().close()

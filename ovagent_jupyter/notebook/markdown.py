@@ -54,7 +54,7 @@ def plan_table(plan: Plan, progress: Sequence[str] = ()) -> str:
     """The plan as a Markdown table: step, parameters, why, and how far it is."""
     rows = ["| | step | parameters | why |  |", "|---:|:---|:---|:---|---:|"]
     for number, step in enumerate(plan.steps):
-        shown = parameters(step.params)
+        shown = parameters(step.settings)
         cells = [
             str(number + 1),
             escape(step.title),

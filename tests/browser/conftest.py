@@ -62,9 +62,12 @@ def _chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium, driven by Playwright."""
+    """Debian's chromium, driven by Playwright.
+
+    Playwright keeps an event loop running in this thread; no later test could run its own.
+    """
     path = _chromium()
     with sync_playwright() as playwright:
         made = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)

@@ -11,7 +11,6 @@ import pytest
 
 from ovagent_jupyter import omics
 from ovagent_jupyter.errors import WorkflowNeedsFallback
-from ovagent_jupyter.omics.step import STEPS
 from tests.omics import cards
 
 _HERE = Path(__file__).parent

@@ -14,10 +14,11 @@ from ovagent_jupyter.execution.handover.report import (
 )
 
 if TYPE_CHECKING:
-    from ovagent_jupyter.execution.handover.export import Parcel, export_objects
+    from ovagent_jupyter.execution.handover.export import SHARED_MEMORY, Parcel, export_objects
     from ovagent_jupyter.execution.handover.incoming import read_changes
 
 __all__ = [
+    "SHARED_MEMORY",
     "Changes",
     "HandoverReport",
     "LeftBehind",
@@ -28,7 +29,12 @@ __all__ = [
     "read_changes",
 ]
 
-_LAZY = {"Parcel": "export", "export_objects": "export", "read_changes": "incoming"}
+_LAZY = {
+    "SHARED_MEMORY": "export",
+    "Parcel": "export",
+    "export_objects": "export",
+    "read_changes": "incoming",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -14,6 +14,7 @@ from typing import Any
 from ovagent_jupyter.errors import HandoverError
 from ovagent_jupyter.execution.handover.codec import Decoder, Encoded, same_bytes
 from ovagent_jupyter.execution.handover.fields import Node
+from ovagent_jupyter.execution.handover.objects import assemble, open_object
 from ovagent_jupyter.execution.handover.packing import (
     CHANGES_FILE,
     KEPT,
@@ -34,10 +35,8 @@ from ovagent_jupyter.execution.handover.segment import (
 from ovagent_jupyter.execution.handover.slots import Path as SlotPath
 from ovagent_jupyter.execution.handover.slots import (
     Tree,
-    assemble,
     decode_slot,
     encode_slot,
-    open_object,
     path_node,
     read_path,
 )

@@ -227,9 +227,9 @@ def _rooms(kind: type) -> list[Callable[[Encoder, object], Node]]:
         room = _ENCODING_ROOMS.get(base.__module__.partition(".")[0])
         if room is not None:
             names[room] = None
-    # A pandas object that is no frame (a column, a scalar) is for the room next door.
+    # A pandas object that is no series is for the rooms next door: a column, a frame.
     if "frames" in names:
-        names["columns"] = None
+        names |= {"columns": None, "trees": None}
     return [_encoder(name) for name in names]
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ovagent_jupyter.errors import HandoverError
 from ovagent_jupyter.execution.handover.aligned import take
 from ovagent_jupyter.execution.handover.codec import same
+from ovagent_jupyter.execution.handover.objects import kind_of
 from ovagent_jupyter.execution.handover.packing import NEW
 from ovagent_jupyter.execution.handover.rebuild import Delta, Rebuilt
 from ovagent_jupyter.execution.handover.report import (
@@ -19,18 +20,10 @@ from ovagent_jupyter.execution.handover.report import (
     SlotChange,
     shown,
 )
-from ovagent_jupyter.execution.handover.slots import (
-    BRANCH,
-    Path,
-    Slots,
-    Tree,
-    encode_slot,
-    kind_of,
-)
+from ovagent_jupyter.execution.handover.slots import BRANCH, Path, Slots, Tree, encode_slot
 
 _Kind = Literal["added", "changed", "removed"]
 _LABELS = ("columns", "obs_columns", "var_columns")
-_WHOLE = ("uns", "raw")
 _WITH_SHAPE = ("obsm", "varm", "obsp", "varp")
 
 

@@ -13,10 +13,11 @@ from typing import Self
 
 from ovagent_jupyter.errors import HandoverError
 from ovagent_jupyter.execution.handover.fields import Node
+from ovagent_jupyter.execution.handover.objects import open_object
 from ovagent_jupyter.execution.handover.packing import NEW, Freight, encode_slots
 from ovagent_jupyter.execution.handover.report import HandoverReport, LeftBehind
 from ovagent_jupyter.execution.handover.segment import write
-from ovagent_jupyter.execution.handover.slots import open_object, path_node
+from ovagent_jupyter.execution.handover.slots import path_node
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the file in it is private and has a random name
 _SPARE = 64 << 20

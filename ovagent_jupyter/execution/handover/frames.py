@@ -23,13 +23,9 @@ _FAR = 2**62
 
 
 def encode(encoder: Encoder, value: object) -> Node:
-    """The node of a frame, a series or an index, or None when it is none of them."""
+    """The node of a series or an index, or None when it is neither."""
     if type(value).__module__.partition(".")[0] not in ("pandas", "anndata"):
         return None  # a subclass with meaning of its own
-    if isinstance(value, pd.DataFrame):
-        from ovagent_jupyter.execution.handover import trees
-
-        return trees.encode_frame(encoder, value)
     if isinstance(value, pd.Series):
         return _encode_series(encoder, value)
     if isinstance(value, pd.MultiIndex):

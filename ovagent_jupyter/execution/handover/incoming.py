@@ -21,18 +21,12 @@ from ovagent_jupyter.execution.handover.fields import (
     text,
     whole,
 )
+from ovagent_jupyter.execution.handover.objects import assemble, open_object
 from ovagent_jupyter.execution.handover.packing import CHANGES_FILE, NEW
 from ovagent_jupyter.execution.handover.rebuild import Delta, Entry, rebuild
 from ovagent_jupyter.execution.handover.report import Changes, LeftBehind, ObjectDiff, shown
 from ovagent_jupyter.execution.handover.segment import HEADER_CAP, FileSource, places, read_header
-from ovagent_jupyter.execution.handover.slots import (
-    Slots,
-    Tree,
-    assemble,
-    decode_slot,
-    open_object,
-    read_path,
-)
+from ovagent_jupyter.execution.handover.slots import Slots, Tree, decode_slot, read_path
 
 SIZE_CAP = 32 << 30
 """Largest file that is read, in bytes; never more than three quarters of the memory."""

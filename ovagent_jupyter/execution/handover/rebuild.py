@@ -14,9 +14,10 @@ from ovagent_jupyter.execution.handover.aligned import (
     take,
 )
 from ovagent_jupyter.execution.handover.fields import malformed
+from ovagent_jupyter.execution.handover.objects import assemble
 from ovagent_jupyter.execution.handover.packing import KEPT, NEW, frame_places
 from ovagent_jupyter.execution.handover.report import LeftBehind, dotted
-from ovagent_jupyter.execution.handover.slots import BRANCH, Path, Slots, Tree, assemble
+from ovagent_jupyter.execution.handover.slots import BRANCH, Path, Slots, Tree
 
 
 @dataclass(frozen=True, slots=True)

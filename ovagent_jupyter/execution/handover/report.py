@@ -10,7 +10,10 @@ MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 ARROW = "\N{RIGHTWARDS ARROW}"
 _SIGNS = {"added": "+", "changed": "~", "removed": MINUS}
-_SUMMARY_SLOTS = 10
+_NAMED_ONE_BY_ONE = 3
+"""Slots of one place that a summary names; of more it gives the number and the first."""
+_PLACES = ("obs_names", "var_names", "index", "X", "raw")
+"""What a summary begins with: it matters most."""
 _LONGEST = 200
 
 
@@ -57,6 +60,8 @@ class SlotChange:
             return self.note
         if not self.path:
             return self.note or self.kind
+        if self.path == "X" and ARROW in self.note:
+            return f"{_SIGNS[self.kind]}X {self.note}"
         return f"{_SIGNS[self.kind]}{self.path}" + (f" ({self.note})" if self.note else "")
 
 
@@ -78,9 +83,7 @@ class ObjectDiff:
             return f"{self.name}: unchanged"
         if self.kind == "removed":
             return f"{self.name}: deleted by the code; yours is kept"
-        parts = [str(slot) for slot in self.slots[:_SUMMARY_SLOTS]]
-        if len(self.slots) > _SUMMARY_SLOTS:
-            parts.append(f"and {len(self.slots) - _SUMMARY_SLOTS} more")
+        parts = _grouped(self.slots)
         lead = "new, " if self.kind == "added" else ""
         return f"{self.name}: {lead}{', '.join(parts) or self.kind}"
 
@@ -103,6 +106,23 @@ class Changes:
     def summary(self) -> str:
         """One line for each object that differs."""
         return "\n".join(d.summary() for d in self.diffs if d.kind != "unchanged")
+
+
+def _grouped(slots: Iterable[SlotChange]) -> list[str]:
+    """Changes as a reader scans them: what matters most first, many of one place as one."""
+    groups: dict[tuple[str, str], list[SlotChange]] = {}
+    for slot in slots:
+        groups.setdefault((slot.path.partition("/")[0], slot.kind), []).append(slot)
+    order = {place: rank for rank, place in enumerate(_PLACES)}
+    ranked = sorted(groups.items(), key=lambda item: order.get(item[0][0], len(order)))
+    return [part for (place, kind), held in ranked for part in _shortened(place, kind, held)]
+
+
+def _shortened(place: str, kind: str, slots: list[SlotChange]) -> list[str]:
+    if len(slots) <= _NAMED_ONE_BY_ONE:
+        return [str(slot) for slot in slots]
+    first = ", ".join(slot.path.partition("/")[2] for slot in slots[:_NAMED_ONE_BY_ONE])
+    return [f"{_SIGNS[kind]}{len(slots)} {place} ({first}, …)"]
 
 
 def dotted(name: str, path: Iterable[object]) -> str:

@@ -35,8 +35,6 @@ class Place:
 FRAME = Place(("index",), ("columns",), ("attrs",), ("column",))
 OBS = Place(("obs_names",), ("obs_columns",), ("obs_attrs",), ("obs",))
 VAR = Place(("var_names",), ("var_columns",), ("var_attrs",), ("var",))
-HIDDEN = frozenset({"columns", "obs_columns", "var_columns"})
-"""Slots that only hold labels: a new column is told by its own slot."""
 
 
 def open_frame(slots: Slots, place: Place, frame: Any) -> None:

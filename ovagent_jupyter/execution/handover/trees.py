@@ -6,31 +6,24 @@ from collections.abc import Callable
 
 from ovagent_jupyter.execution.handover.codec import Decoder, Encoder
 from ovagent_jupyter.execution.handover.fields import Node, items, malformed, text
+from ovagent_jupyter.execution.handover.objects import assemble, kind_of, open_object
 from ovagent_jupyter.execution.handover.slots import (
     BRANCH,
     Slots,
     Tree,
-    assemble,
     decode_slot,
     encode_slot,
-    kind_of,
-    open_object,
     path_node,
     read_path,
 )
 
+_KINDS = ("anndata", "mudata", "dataframe")
+
 
 def encode(encoder: Encoder, value: object) -> Node:
-    """The node of an AnnData or a MuData, or None when it is neither."""
-    return _encode(encoder, value) if kind_of(value) in ("anndata", "mudata") else None
-
-
-def encode_frame(encoder: Encoder, value: object) -> Node:
-    """The node of a DataFrame."""
-    return _encode(encoder, value)
-
-
-def _encode(encoder: Encoder, value: object) -> Node:
+    """The node of a DataFrame, an AnnData or a MuData, or None when it is none of them."""
+    if kind_of(value) not in _KINDS:
+        return None
     tree = open_object(value)
     return {
         "t": "tree",
@@ -44,7 +37,7 @@ def _encode(encoder: Encoder, value: object) -> Node:
 
 def _read_tree(decoder: Decoder, node: Node) -> object:
     kind = text(node, "k")
-    if kind not in ("anndata", "mudata", "dataframe"):
+    if kind not in _KINDS:
         raise malformed("an object is of an unknown kind")
     slots: Slots = {}
     for entry in items(node, "v"):

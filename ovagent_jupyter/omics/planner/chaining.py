@@ -35,8 +35,6 @@ _HOLDS = {
 _KEEPS_ALL = frozenset({"subset_hvg", "regress_out", "combat"})
 
 
-
-
 class Chain:
     """Builds the steps of a plan, one after the other, on a simulated state.
 
@@ -143,7 +141,9 @@ class Chain:
         if step.id == "neighbors" and "use_rep" not in params and self._integrated():
             params["use_rep"] = "X_pca_harmony"
         if step.id == "pca" and "n_comps" not in params:
-            asked = self.wanted["neighbors"].params.get("n_pcs") if "neighbors" in self.wanted else 0
+            asked = (
+                self.wanted["neighbors"].params.get("n_pcs") if "neighbors" in self.wanted else 0
+            )
             if isinstance(asked, int) and asked > 50:  # noqa: PLR2004 - the default
                 params["n_comps"] = asked
         defaults = step.defaults()
@@ -181,13 +181,13 @@ class Chain:
             fits = self.state.x.kind in STEPS.get("hvg").needs_x
             if fits and not self.state.has("var/highly_variable"):
                 self._insert("hvg", "pca works best on the variable genes")
-        if step.id in _KEEPS_ALL and self.start.raw is None and "freeze_raw" not in self.done:
-            if self.state.x.kind is XKind.LOGNORM:
-                self._insert("freeze_raw", f"{step.id} changes X; .raw keeps all genes")
+        unkept = self.start.raw is None and "freeze_raw" not in self.done
+        if step.id in _KEEPS_ALL and unkept and self.state.x.kind is XKind.LOGNORM:
+            self._insert("freeze_raw", f"{step.id} changes X; .raw keeps all genes")
         counts = self.state.x.kind is XKind.COUNTS and self._sure(self.state.x)
-        if step.leaves_x is not None and counts and step.needs_data:
-            if not self.state.has("layers/counts"):
-                self._insert("stash_counts", f"{step.id} changes X; the counts are kept")
+        kept = self.state.has("layers/counts")
+        if step.leaves_x is not None and counts and step.needs_data and not kept:
+            self._insert("stash_counts", f"{step.id} changes X; the counts are kept")
 
     def _slot(self, slot: str, step: Step, params: Params) -> None:
         place, _, key = slot.partition("/")
@@ -214,7 +214,9 @@ class Chain:
 
     def _makes(self, wanted: Wanted, slot: str) -> bool:
         step = STEPS.get(wanted.id)
-        return wanted.id not in (*self.done, *self.busy) and slot in step.written_slots(wanted.values)
+        return wanted.id not in (*self.done, *self.busy) and slot in step.written_slots(
+            wanted.values
+        )
 
     def _missing(self, slot: str, step: Step, place: str, key: str) -> None:
         left = PRODUCERS.get(slot) in self.excluded
@@ -257,13 +259,14 @@ class Chain:
             return params
         if self.state.x.kind in needs and self._sure(self.state.x):
             return params
-        if not self._sure(self.state.x):
+        if not self._sure(self.state.x) and not shows_genes:
             self._unsure(step)
         raw = self.state.raw
-        can_use_raw = any(param.name == "use_raw" for param in step.params)
-        if can_use_raw and raw is not None and raw.kind in needs and self._sure(raw):
-            if self.state.x.kind not in (XKind.COUNTS, XKind.NORM) or shows_genes:
-                return {**params, "use_raw": True}
+        takes_raw = any(param.name == "use_raw" for param in step.params)
+        fits = raw is not None and raw.kind in needs and self._sure(raw)
+        early = self.state.x.kind in (XKind.COUNTS, XKind.NORM) and not shows_genes
+        if takes_raw and fits and not early:
+            return {**params, "use_raw": True}
         if shows_genes:
             return params  # any values can be shown as colours
         if XKind.LOGNORM in needs and self.state.x.kind in (XKind.COUNTS, XKind.NORM):
@@ -350,8 +353,12 @@ class Chain:
 
     def _note_stale(self) -> None:
         """Say which results no longer describe the data when the plan is through."""
-        touched = {slot for p in self.planned if p.id in STEPS for slot in STEPS.get(p.id).makes_stale}
-        stale = [slot for slot in sorted(touched) if self.start.has(slot) and not self.state.has(slot)]
+        touched = {
+            slot for p in self.planned if p.id in STEPS for slot in STEPS.get(p.id).makes_stale
+        }
+        stale = [
+            slot for slot in sorted(touched) if self.start.has(slot) and not self.state.has(slot)
+        ]
         if stale:
             more = f" and {len(stale) - 4} more" if len(stale) > 4 else ""  # noqa: PLR2004 - a line
             self.findings.append(

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _HARD = re.compile(
-    r"[.;!?\n]+(?=\s|$)|[;\n]|→|->|=>|(?:,\s*)?\b(?:and\s+)?(?:then|afterwards|after that|finally)\b"
+    r"[.;!?\n]+(?=\s|$)|[;\n]|→|->|=>|"
+    r"(?:,\s*)?\b(?:and\s+)?(?:then|afterwards|after that|finally)\b"
     r"|(?:,\s*)?\bfollowed by\b|\bas well as\b",
     re.IGNORECASE,
 )

@@ -20,7 +20,9 @@ _GENE_PARAMS = {
     "plot_umap": "color", "plot_dotplot": "genes", "plot_heatmap": "genes",
     "plot_qc_violin": "keys", "score_genes": "genes", "dpt": "root_gene",
 }  # fmt: skip
-_COLOURING = frozenset({"plot_umap", "embed_umap", "cluster", "annotate", "trajectory", "integrate"})
+_COLOURING = frozenset(
+    {"plot_umap", "embed_umap", "cluster", "annotate", "trajectory", "integrate"}
+)
 
 
 def place_column(fact: Fact, steps: Sequence[Wanted], state: DataState | None) -> bool:
@@ -71,9 +73,9 @@ def fill_from_words(wanted: Wanted, text: str, state: DataState | None) -> None:
         keys = [key for words, held in _METRICS if re.search(words, plain) for key in held]
         if keys and not (wanted.id == "plot_qc_violin" and "S_score" in keys):
             wanted.params["keys"] = keys
-    if wanted.id == "plot_qc_violin" and "groupby" not in wanted.params:
-        if direct and _PER_CLUSTER.search(text):
-            wanted.params["groupby"] = CLUSTERS
+    ungrouped = wanted.id == "plot_qc_violin" and "groupby" not in wanted.params
+    if ungrouped and direct and _PER_CLUSTER.search(text):
+        wanted.params["groupby"] = CLUSTERS
     if wanted.id in _TYPED and "groupby" not in wanted.values and _CELL_TYPE.search(text):
         held = next((c for c in CELL_TYPES if state is not None and c in state.obs), None)
         if held:

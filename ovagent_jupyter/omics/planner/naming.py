@@ -26,7 +26,10 @@ BATCHES = (
 _MOST_LEVELS = 200
 _GENE_START = r"(?<![\w./-])"
 _GENE_END = r"(?![\w/])(?!-\w)"
-_BY = r"\b(?:colou?r(?:ed|ing)?(?: \w+)?(?: \w+)? (?:by|with)|by|per|across|in each|for each|over|each|every|between|within)\s+(?:the\s+|each\s+)?"
+_BY = (
+    r"\b(?:colou?r(?:ed|ing)?(?: \w+)?(?: \w+)? (?:by|with)|by|per|across|in each|for each|over|"
+    r"each|every|between|within)\s+(?:the\s+|each\s+)?"
+)
 _SPOKEN: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (r"leiden(?: clusters?| clustering| labels?)?", ("leiden",), "leiden"),
     (r"louvain(?: clusters?| clustering| labels?)?", ("louvain",), "louvain"),
@@ -51,7 +54,11 @@ _ROLES = tuple(
     for words, columns, fallback in _SPOKEN
 )
 _ON_UMAP = tuple(
-    (re.compile(rf"\b(?:{words})(?=\s+(?:on|onto|over)\s+(?:the\s+|a\s+)?umap)", re.I), columns, name)
+    (
+        re.compile(rf"\b(?:{words})(?=\s+(?:on|onto|over)\s+(?:the\s+|a\s+)?umap)", re.I),
+        columns,
+        name,
+    )
     for words, columns, name in _SPOKEN
 )
 
@@ -154,7 +161,8 @@ class DataNames:
             one = rf"(?P<level>{'|'.join(sorted(levels, key=len, reverse=True))})(?![\w+])"
             of = re.compile(rf"(?<!\w){re.escape(name)}(?:e?s)?\s+{one}", re.I)
             more = re.compile(
-                rf"\s*(?:,|and|&|or|vs\.?|versus|against|to|with)\s+(?:{re.escape(name)}\s+)?{one}", re.I
+                rf"\s*(?:,|and|&|or|vs\.?|versus|against|to|with)\s+(?:{re.escape(name)}\s+)?{one}",
+                re.I,
             )
             for hit in reading.hits(of):
                 place = hit.end()
@@ -174,7 +182,9 @@ class DataNames:
             if name.isdigit() or (len(name) > 1 and ordinary):
                 continue
             pattern = re.compile(
-                rf"(?<![\w+])(?:(?:cell[ -]?types?|labels?|groups?|population)\s+)?{re.escape(name)}(?:s|\s+cells?|s?\s+(?:group|cluster))?(?![\w+])", re.I
+                r"(?<![\w+])(?:(?:cell[ -]?types?|labels?|groups?|population)\s+)?"
+                rf"{re.escape(name)}(?:s|\s+cells?|s?\s+(?:group|cluster))?(?![\w+])",
+                re.I,
             )
             column, level = self.levels[name]
             if len(name) == 1:
@@ -190,8 +200,12 @@ class DataNames:
         spans = list(self._gene_words(reading.text))
         run: list[tuple[int, int, str]] = []
         for span in [*spans, None]:
-            joined = run and span and re.fullmatch(
-                r"[\s,/&+]*(?:and|or)?[\s,/&+]*", reading.text[run[-1][1] : span[0]], re.I
+            joined = (
+                run
+                and span
+                and re.fullmatch(
+                    r"[\s,/&+]*(?:and|or)?[\s,/&+]*", reading.text[run[-1][1] : span[0]], re.I
+                )
             )
             if run and not joined:
                 genes = tuple(dict.fromkeys(gene for _, _, gene in run))

@@ -53,7 +53,8 @@ _CONCEPTS: Mapping[str, tuple[str, ...]] = {
 _SHORT_NAMES = {
     "k": "n_neighbors", "res": "resolution", "pcs": "n_pcs", "npcs": "n_pcs", "dims": "n_pcs",
     "nfeatures": "n_top_genes", "n_hvgs": "n_top_genes", "n_hvg": "n_top_genes",
-    "ncomps": "n_comps", "n_components": "n_comps", "max_mt": "max_mito", "nneighbors": "n_neighbors",
+    "ncomps": "n_comps", "n_components": "n_comps", "max_mt": "max_mito",
+    "nneighbors": "n_neighbors",
 }  # fmt: skip
 _FOR_ALL = frozenset({"top", "use_raw", "n_genes_shown"})
 _UPSTREAM = {"n_pcs": "neighbors.n_pcs", "n_comps": "pca.n_comps"}
@@ -136,7 +137,9 @@ def _by_file(name: str, facts: Sequence[Fact]) -> str:
     for fact in facts:
         if fact.kind == "path":
             suffix = PurePath(str(fact.value)).suffix.lower()
-            return {".h5ad": "load_h5ad", ".h5": "load_10x_h5", "": "load_10x_mtx"}.get(suffix, name)
+            return {".h5ad": "load_h5ad", ".h5": "load_10x_h5", "": "load_10x_mtx"}.get(
+                suffix, name
+            )
     return name
 
 
@@ -170,10 +173,14 @@ class _Clause:
     def give(self, fact: Fact) -> None:
         """Give one fact to the steps that can use it."""
         steps = self.steps()
+        takers = {
+            "path": self._path, "rename": self._rename, "name": self._name,
+            "number": self._number, "mention": self._mention,
+        }  # fmt: skip
         if fact.kind == "param":
             self._param(fact)
-        elif fact.kind == "path":
-            self._path(fact, steps)
+        elif fact.kind in takers:
+            takers[fact.kind](fact, steps)
         elif fact.kind == "column":
             if not place_column(fact, steps, self.state):
                 self.problem(fact)
@@ -184,14 +191,6 @@ class _Clause:
             why = place_groups(fact, steps)
             if why:
                 self.problem(fact, why, "Make the part first: part = adata[...].copy()")
-        elif fact.kind == "rename":
-            self._rename(fact, steps)
-        elif fact.kind == "name":
-            self._name(fact, steps)
-        elif fact.kind == "number":
-            self._number(fact, steps)
-        elif fact.kind == "mention":
-            self._mention(fact, steps)
 
     def _param(self, fact: Fact) -> None:
         key = fact.key.removeprefix("=")
@@ -289,7 +288,9 @@ class _Clause:
         value = fact.value
         if "subsample" in ids:
             share = fact.text.endswith("%") or (isinstance(value, float) and value < 1)
-            shared = value / 100 if fact.text.endswith("%") and isinstance(value, int | float) else value
+            shared = (
+                value / 100 if fact.text.endswith("%") and isinstance(value, int | float) else value
+            )
             self._set("subsample", "fraction" if share else "n", _valued(fact, shared))
         elif "leiden" in ids and isinstance(value, float):
             self._set("leiden", "resolution", fact)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ovagent_jupyter.omics.checks import Finding
 from ovagent_jupyter.omics.rendering import PRELUDE
+from ovagent_jupyter.omics.step import STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,11 @@ class PlannedStep:
     """Slots that it makes."""
     outputs: tuple[str, ...] = ()
     """Variables that it binds beside the AnnData."""
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All parameters as they will be used: those that were set, and the defaults."""
+        return {**STEPS.get(self.id).defaults(), **self.params}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Plan:
     def as_table(self) -> list[PlanRow]:
         """The plan as rows to show."""
         return [
-            PlanRow(n, step.title, parameters(step.params), step.reason)
+            PlanRow(n, step.title, parameters(step.settings), step.reason)
             for n, step in enumerate(self.steps, start=1)
         ]
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from ovagent_jupyter.errors import DataError, WorkflowNeedsFallback
 from ovagent_jupyter.omics.planner import clauses, grammar
 from ovagent_jupyter.omics.planner.chaining import Chain
+from ovagent_jupyter.omics.planner.judge import Rejected
 from ovagent_jupyter.omics.planner.naming import DataNames
 from ovagent_jupyter.omics.planner.params import assign
 from ovagent_jupyter.omics.planner.plan import Plan
-from ovagent_jupyter.omics.planner.resolve import Rejected, Resolution, Resolver
+from ovagent_jupyter.omics.planner.recipes import recipes
+from ovagent_jupyter.omics.planner.resolve import Resolution, Resolver
 from ovagent_jupyter.omics.planner.retrieval import current_index
 from ovagent_jupyter.omics.planner.simulate import empty_state
 from ovagent_jupyter.omics.planner.wanted import Problem, Wanted
@@ -38,6 +41,18 @@ _ENGLISH_TOO = frozenset({"die", "as", "de", "den", "os", "met"})
 _MAX_LENGTH = 4000
 _FOREIGN_SHARE = 0.3
 _SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A request that was read, before its steps are chained."""
+
+    request: str
+    wanted: dict[str, Wanted]
+    found: Resolution
+    state: DataState | None
+    name: str
+    available: Collection[str] | None
 
 
 def plan(
@@ -74,10 +89,10 @@ def plan(
     if not found.rejected and not found.asked:
         found.rejected.append(Rejected(request.strip(), "It does not name a step.", kind="vague"))
     problems = list(assigned.problems)
+    draft = _Draft(request, assigned.wanted, found, state, name, available)
     if found.rejected or problems:
-        partial = _partial(request, assigned.wanted, found, state, name, available)
-        raise _refusal(request, found.rejected, problems, partial)
-    return _chained(request, assigned.wanted, found, state, name, available)
+        raise _refusal(request, found.rejected, problems, _partial(draft))
+    return _chained(draft)
 
 
 def _without_pictures(wanted: dict[str, Wanted], excluded: Collection[str]) -> None:
@@ -101,7 +116,9 @@ def _readable(request: str) -> None:
 
 def _is_foreign(request: str) -> bool:
     letters = [c for c in request if c.isalpha()]
-    foreign = [c for c in letters if not c.isascii() and not unicodedata.name(c, "").startswith("GREEK")]
+    foreign = [
+        c for c in letters if not c.isascii() and not unicodedata.name(c, "").startswith("GREEK")
+    ]
     if letters and len(foreign) > _FOREIGN_SHARE * len(letters):
         return True
     plain = unicodedata.normalize("NFKD", request).encode("ascii", "ignore").decode().lower()
@@ -118,37 +135,30 @@ def _not_english(request: str) -> WorkflowNeedsFallback:
     )
 
 
-def _chained(
-    request: str,
-    wanted: dict[str, Wanted],
-    found: Resolution,
-    state: DataState | None,
-    name: str,
-    available: Collection[str] | None,
-) -> Plan:
-    chain = _chain(wanted, found, state, name, available)
+def _chained(draft: _Draft) -> Plan:
+    chain = _chain(draft)
     if not _builds_any(chain):
         # what was asked by name is there already: then it is asked for once more
         for done in chain.skipped:
-            wanted[done].forced = True
-    chain = _chain(wanted, found, state, name, available)
-    sure = min((asked.confidence for asked in found.asked), default=1.0)
+            draft.wanted[done].forced = True
+    chain = _chain(draft)
+    sure = min((asked.confidence for asked in draft.found.asked), default=1.0)
     try:
         chain.build()
     except WorkflowNeedsFallback as error:
         error.partial_plan = Plan(
-            request, tuple(chain.planned), sure, tuple(chain.findings), name=chain.state.name
+            draft.request, tuple(chain.planned), sure, tuple(chain.findings), name=chain.state.name
         )
-        error.unresolved_clauses = error.unresolved_clauses or (request.strip(),)
+        error.unresolved_clauses = error.unresolved_clauses or (draft.request.strip(),)
         raise
     except DataError as error:
         raise WorkflowNeedsFallback(error.what, why=error.why, next_step=error.next_step) from error
     findings = tuple(dict.fromkeys(chain.findings))
-    planned = Plan(request, tuple(chain.planned), sure, findings, name=chain.state.name)
+    planned = Plan(draft.request, tuple(chain.planned), sure, findings, name=chain.state.name)
     if not planned.steps:
         raise WorkflowNeedsFallback(
             "There is nothing to do.",
-            unresolved_clauses=(request.strip(),),
+            unresolved_clauses=(draft.request.strip(),),
             partial_plan=planned,
             why=" ".join(dict.fromkeys(chain.left_out[:3])),
             next_step="Ask for the next step, or set a parameter to compute it again.",
@@ -164,48 +174,34 @@ def _builds_any(chain: Chain) -> bool:
     return bool(chain.planned)
 
 
-def _chain(
-    wanted: dict[str, Wanted],
-    found: Resolution,
-    state: DataState | None,
-    name: str,
-    available: Collection[str] | None,
-) -> Chain:
+def _chain(draft: _Draft) -> Chain:
+    state, wanted = draft.state, draft.wanted
     if state is None:
-        if any(STEPS.get(w.id).needs_data for w in wanted.values()) and all(
-            STEPS.get(w.id).needs_data for w in wanted.values()
-        ):
+        if wanted and all(STEPS.get(name).needs_data for name in wanted):
             raise WorkflowNeedsFallback(
                 "There is no data to work on.",
                 missing_slots=("X",),
                 nearest_steps=tuple(wanted),
                 next_step="Load some first: 'load pbmc.h5ad' or 'load the demo data'.",
             )
-        state = empty_state(name)
-    return Chain(wanted, state, found.excluded, available)
+        state = empty_state(draft.name)
+    return Chain(wanted, state, draft.found.excluded, draft.available)
 
 
-def _partial(
-    request: str,
-    wanted: dict[str, Wanted],
-    found: Resolution,
-    state: DataState | None,
-    name: str,
-    available: Collection[str] | None,
-) -> Plan | None:
+def _partial(draft: _Draft) -> Plan | None:
     """The plan for what was understood, to start from; None when there is none."""
-    if not found.asked:
+    if not draft.found.asked:
         return None
     try:
-        chain = _chain(wanted, found, state, name, available)
+        chain = _chain(draft)
     except WorkflowNeedsFallback:
         return None
-    try:
-        chain.build()
-    except (WorkflowNeedsFallback, DataError):
-        pass  # the steps up to there are still of use
-    left = tuple(row.clause for row in found.rejected)
-    return Plan(request, tuple(chain.planned), 0.0, tuple(chain.findings), left, chain.state.name)
+    with suppress(WorkflowNeedsFallback, DataError):
+        chain.build()  # where it stops, the steps up to there are still of use
+    left = tuple(row.clause for row in draft.found.rejected)
+    return Plan(
+        draft.request, tuple(chain.planned), 0.0, tuple(chain.findings), left, chain.state.name
+    )
 
 
 def _refusal(
@@ -253,8 +249,6 @@ def _examples(nearest: Sequence[str]) -> Sequence[str]:
 
 
 def _example(name: str) -> str:
-    from ovagent_jupyter.omics.planner.recipes import recipes
-
     if name in recipes():
         return recipes()[name].phrases[0]
     aliases = STEPS.get(name).aliases

@@ -95,7 +95,7 @@ def _doubled(root: str, suffix: str) -> bool:
 def spell(text: str) -> str:
     """Lower case, with written forms such as "t-SNE" and "dot plot" made one word."""
     text = _CAMEL.sub(" ", text.replace("AnnData", "anndata"))
-    text = text.lower().replace("’", "'").replace("_", " ")  # noqa: RUF001 - what keyboards write
+    text = text.lower().replace("’", "'").replace("_", " ")
     for pattern, instead in vocabulary().spellings:
         text = pattern.sub(instead, text)
     return text

@@ -173,7 +173,7 @@ child.send(globals(), ["adata"], ["adata_mean"], {str(outbox)!r})
     assert (new.X != adata.X * 2).nnz == 0
     assert new.obs["leiden"].tolist() == ["0", "1"] * 6
     assert changes.objects["adata_mean"] == pytest.approx(new.X.mean())
-    assert changes.diffs[0].summary() == "adata: +obs/leiden (2 levels), ~X"
+    assert changes.diffs[0].summary() == "adata: ~X, +obs/leiden (2 levels)"
 
 
 def test_only_what_changed_is_written(tmp_path: Path) -> None:
