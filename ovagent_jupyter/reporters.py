@@ -22,6 +22,10 @@ _LOG_LEVELS = {
 class SilentReporter:
     """Shows nothing; events go to the logger ``ovagent_jupyter``."""
 
+    def __init__(self) -> None:
+        # Without a handler, logging prints errors itself: not silent.
+        logging.getLogger(LOGGER_NAME).addHandler(logging.NullHandler())
+
     def report(self, event: AgentEvent) -> None:
         """Log one event."""
         logger = logging.getLogger(LOGGER_NAME)

@@ -47,6 +47,12 @@ def choose_inputs(
         candidates = _distinct(anndata_names(namespace), namespace)
         named = [n for n in candidates if re.search(rf"(?<!\w){re.escape(n)}(?!\w)", text)]
         candidates = named or candidates
+    if not candidates and explicit:
+        kinds = ", ".join(f"{name} ({type(namespace[name]).__name__})" for name in explicit)
+        raise DataError(
+            f"None of these is an AnnData: {kinds}.",
+            next_step="Name an AnnData; of a MuData take one part, as in rna = mdata['rna'].",
+        )
     if not candidates:
         return None, tuple(wanted)
     if len(candidates) > 1 and not wanted:

@@ -132,6 +132,8 @@ class Executor(Protocol):
     async def put(self, objects: Mapping[str, object]) -> HandoverReport:
         """Bind objects to names there; what cannot travel is named in the report.
 
+        What an earlier call bound stays, but its changes are no longer told.
+
         Raises:
             HandoverError: Nothing could be handed over.
         """

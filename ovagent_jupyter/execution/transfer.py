@@ -43,7 +43,7 @@ class Transfer:
         """
         with await _export(objects, directory) as parcel:
             await self._call("receive", f"globals(), {str(parcel.path)!r}")
-        self._sent.update((name, objects[name]) for name in parcel.report.names)
+        self._sent = {name: objects[name] for name in parcel.report.names}
         return parcel.report
 
     async def changes(self, outputs: Sequence[str], directory: Path) -> Changes:

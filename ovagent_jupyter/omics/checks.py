@@ -55,7 +55,7 @@ def check_step(step: Step, params: Params, state: DataState) -> tuple[Finding, .
     values = {**step.defaults(), **params}
     guards: list[Guard] = [_packages]
     if step.needs_data:
-        guards += [_emptiness, _slots_there, _matrix, _genes_there, _levels_there, _staleness]
+        guards += [_emptiness, _finite, _slots_there, _matrix, _genes_there, _levels_there, _staleness]
     guards += _GUARDS.get(step.id, ())
     found = [finding for guard in guards for finding in guard(step, values, state)]
     return tuple(sorted(dict.fromkeys(found), key=lambda finding: finding.level != "stop"))
@@ -95,6 +95,15 @@ def _emptiness(_step: Step, _params: Params, state: DataState) -> Iterator[Findi
     if not state.n_obs or not state.n_vars:
         what = "cells" if not state.n_obs else "genes"
         yield Finding("stop", f"{state.name} has no {what}.", "Load the data again.")
+
+
+def _finite(step: Step, _params: Params, state: DataState) -> Iterator[Finding]:
+    if state.has_nan and step.needs_x:
+        yield Finding(
+            "stop",
+            f"X of {state.name} holds NaN or infinite values; {step.id} would fail or spread them.",
+            f"Find them with np.isnan({state.name}.X).sum(axis=0), then drop those genes or fill in.",
+        )
 
 
 def _slots_there(step: Step, params: Params, state: DataState) -> Iterator[Finding]:

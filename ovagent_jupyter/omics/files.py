@@ -8,7 +8,6 @@ from typing import Any
 
 from ovagent_jupyter.errors import DataError
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _READERS = {
     ".h5ad": "sc.read_h5ad",
     ".h5": "sc.read_10x_h5",
@@ -97,11 +96,14 @@ def _read(path: Path) -> Any:
 
 
 def _check_hdf5(path: Path) -> None:
+    import h5py
+
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
         raise DataError(f"{path.name} is empty.", next_step="Copy or download it again.")
-    if not head.startswith(_HDF5):
+    # Not a look at the first bytes: .h5mu has a block of its own before the HDF5 signature.
+    if not h5py.is_hdf5(path):
         page = head.lstrip()[:1] == b"<"
         why = "It is a web page: the download went wrong." if page else "It is not an HDF5 file."
         raise DataError(f"{path.name} cannot be read.", why=why, next_step=_READABLE)

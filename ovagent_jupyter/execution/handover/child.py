@@ -101,7 +101,7 @@ class Border:
 
 
 def receive(namespace: MutableMapping[str, Any], parcel_path: str) -> None:
-    """Bind the objects of a parcel to their names.
+    """Bind the objects of a parcel to their names; earlier ones are no longer followed.
 
     Arrays lie on a copy-on-write map of the parcel: they are writable, and what was sent stays
     readable, so that changes can be told later without a copy.
@@ -121,9 +121,10 @@ def receive(namespace: MutableMapping[str, Any], parcel_path: str) -> None:
         source = MappedSource(descriptor, places(header, start, size))
     finally:
         os.close(descriptor)
+    border.objects.clear()
+    border.left.clear()
     for entry in header["objects"]:
         name = entry["name"]
-        border.left = [notice for notice in border.left if notice[0].split(".")[0] != name]
         tree = _unpack(border, entry, source)
         if tree.slots:
             namespace[name] = assemble(tree)

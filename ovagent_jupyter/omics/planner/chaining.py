@@ -210,6 +210,14 @@ class Chain:
         """Whether markers are there, but perhaps of other groups than the request names."""
         wanted = self.wanted[step.id]
         named = "groupby" in wanted.params or "groupby" in wanted.preset
+        shown = wanted.values.get("groupby")
+        made = next((p.params.get("groupby") for p in self.planned if p.id == "markers"), shown)
+        if named and made != shown:
+            raise WorkflowNeedsFallback(
+                f"{step.id} would show markers of {made}, not of {shown}.",
+                nearest_steps=(step.id,),
+                next_step="Ask for one grouping at a time, or name the genes.",
+            )
         return named and self.start.has("uns/rank_genes_groups") and "markers" not in self.done
 
     def _makes(self, wanted: Wanted, slot: str) -> bool:

@@ -11,6 +11,7 @@ from ovagent_jupyter.omics.planner.words import stem, vocabulary
 from ovagent_jupyter.omics.step import STEPS
 
 _REMOVE = stem("remove")
+_GENES = frozenset({"ribo", "mito", "hb"})
 
 
 def exclude(text: str, index: Index) -> set[str] | Rejected:
@@ -23,6 +24,8 @@ def exclude(text: str, index: Index) -> set[str] | Rejected:
             if roots and "count" not in roots:
                 return Rejected(text, "It is not clear what to leave out.")
             continue
+        if _GENES & set(roots) and stem("gene") in roots:
+            return Rejected(text, "No step leaves out single genes.")
         found = _groups(roots) or _named(roots, index)
         if not found:
             return Rejected(text, f"It is not clear what to leave out: {quoted(words)}.")

@@ -122,6 +122,8 @@ def _add_steps(number: int, found: Resolution, result: Assignment) -> None:
                 result.wanted[name] = wanted
             elif not asked.is_recipe:
                 wanted.member = False
+            elif asked.entry_id == "embed_umap":
+                wanted.recipe = asked.entry_id
             wanted.clauses.add(number)
             wanted.forced |= bool(_AGAIN.search(text)) and name == asked.steps[0]
             if not asked.is_recipe:

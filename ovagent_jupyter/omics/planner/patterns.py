@@ -193,8 +193,8 @@ VERSUS_NUMBER = compiled(
 )
 REST = compiled(
     r"\b(?:vs\.?|versus|against|with|to|from|and)\s+(?:the )?(?:rest|"
-    r"all(?: the)? others?(?: cells| clusters)?|everything(?: else)?|all other (?:cells|clusters)|(?:the )?(?:remaining|other)"
-    r"(?: cells| clusters)?|the others|others)\b"
+    r"all(?: the)? others?(?: cells| clusters)?|everything(?: else)?|all other (?:cells|clusters)|"
+    r"(?:the )?(?:remaining|other)(?: cells| clusters)?|the others|others)\b"
 )
 RENAMING = compiled(r"\b(?:rename|relabel|label|name|call)\b")
 PAIR = compiled(
