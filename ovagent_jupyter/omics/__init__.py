@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ovagent_jupyter.omics.describe import describe
+    from ovagent_jupyter.omics.state_card import describe
     from ovagent_jupyter.omics.planner import Plan, PlannedStep, plan
     from ovagent_jupyter.omics.state import DataState
     from ovagent_jupyter.omics.step import STEPS, Step
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["STEPS", "DataState", "Plan", "PlannedStep", "Step", "describe", "plan"]
 
 _PLACES = {
-    "describe": "describe",
+    "describe": "state_card",
     "plan": "planner",
     "Plan": "planner",
     "PlannedStep": "planner",
@@ -34,14 +32,3 @@ def __getattr__(name: str) -> object:
     value: object = getattr(module, name)
     globals()[name] = value
     return value
-
-
-class _Room(ModuleType):
-    """Keeps ``omics.describe`` the function: importing the module of that name would hide it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _PLACES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Room

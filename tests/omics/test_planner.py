@@ -141,12 +141,6 @@ def test_order_does_not_follow_the_words() -> None:
     assert ids.index("normalize") < ids.index("leiden") < ids.index("markers")
 
 
-def test_describe_stays_the_function() -> None:
-    import ovagent_jupyter.omics.describe  # noqa: F401 - the import is what is tested
-
-    assert callable(omics.describe)
-
-
 def test_unknown_public_name() -> None:
     with pytest.raises(AttributeError):
         _ = omics.nothing_of_that_name
