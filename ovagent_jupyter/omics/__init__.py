@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ovagent_jupyter.omics.state_card import describe
     from ovagent_jupyter.omics.planner import Plan, PlannedStep, plan
     from ovagent_jupyter.omics.state import DataState
+    from ovagent_jupyter.omics.state_card import describe
     from ovagent_jupyter.omics.step import STEPS, Step
 
 __all__ = ["STEPS", "DataState", "Plan", "PlannedStep", "Step", "describe", "plan"]

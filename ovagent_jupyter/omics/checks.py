@@ -55,7 +55,8 @@ def check_step(step: Step, params: Params, state: DataState) -> tuple[Finding, .
     values = {**step.defaults(), **params}
     guards: list[Guard] = [_packages]
     if step.needs_data:
-        guards += [_emptiness, _finite, _slots_there, _matrix, _genes_there, _levels_there, _staleness]
+        guards += [_emptiness, _finite, _slots_there, _matrix]
+        guards += [_genes_there, _levels_there, _staleness]
     guards += _GUARDS.get(step.id, ())
     found = [finding for guard in guards for finding in guard(step, values, state)]
     return tuple(sorted(dict.fromkeys(found), key=lambda finding: finding.level != "stop"))
@@ -102,7 +103,7 @@ def _finite(step: Step, _params: Params, state: DataState) -> Iterator[Finding]:
         yield Finding(
             "stop",
             f"X of {state.name} holds NaN or infinite values; {step.id} would fail or spread them.",
-            f"Find them with np.isnan({state.name}.X).sum(axis=0), then drop those genes or fill in.",
+            f"Find them with np.isnan({state.name}.X), then drop those genes or fill in values.",
         )
 
 

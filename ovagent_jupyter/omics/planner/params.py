@@ -96,6 +96,7 @@ def assign(found: Resolution, state: DataState | None) -> Assignment:
             clause.give(fact)
         for wanted in clause.steps():
             fill_from_words(wanted, text, state)
+    _share_top(result.wanted)
     _fill_required(result, state)
     compared = result.wanted.get("de_two_groups")
     if compared is not None and "group" in compared.params and "reference" not in compared.params:
@@ -103,6 +104,15 @@ def assign(found: Resolution, state: DataState | None) -> Assignment:
         text = found.texts[compared.clause]
         result.problems.append(Problem(text, why, "Name it: 'vs rest', or another group."))
     return result
+
+
+def _share_top(wanted: dict[str, Wanted]) -> None:
+    """One "top n" is meant for the table and for the plots of the same markers."""
+    places = [target.partition(".")[::2] for target in _CONCEPTS["top"] if "hvg" not in target]
+    here = [(wanted[step].params, name) for step, name in places if step in wanted]
+    given = {params[name] for params, name in here if name in params}
+    for params, name in here if len(given) == 1 else ():
+        params.setdefault(name, *given)
 
 
 def _add_steps(number: int, found: Resolution, result: Assignment) -> None:

@@ -24,8 +24,8 @@ _FILTER_WORDS = frozenset(
     stem(word)
     for word in (
         "filter remove keep cell gene count lowquality qc threshold cutoff umi mito fraction "
-        "require subset select restrict metric outlier detected expressed dead dying basic limit "
-        "high low many few adaptive"
+        "require subset select restrict metric outlier detected expressed found present seen "
+        "dead dying basic limit high low many few adaptive"
     ).split()
 )
 _SHOWS = {
