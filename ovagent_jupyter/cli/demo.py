@@ -108,7 +108,7 @@ def _write_html(notebook: Any, out: Path) -> Path:
     from nbconvert import HTMLExporter
 
     # The page must open without a network: no require.js, no MathJax from elsewhere.
-    exporter = HTMLExporter(embed_images=True, require_js_url="", mathjax_url="", mermaid_js_url="")
+    exporter = HTMLExporter(require_js_url="", mathjax_url="", mermaid_js_url="")
     body, _resources = exporter.from_notebook_node(notebook)
     path = out / "quickstart.html"
     path.write_text(body, encoding="utf-8")

@@ -148,7 +148,7 @@ def _filter_cells(name: Code, params: Params) -> str:
 FILTER_CELLS = Step(
     id="filter_cells",
     group="qc",
-    title="Drop cells with too few or too many genes or counts (200 genes if nothing is said)",
+    title="Drop cells with too few or too many genes or counts",
     render=filled(_filter_cells, _FILTER_CELLS),
     aliases=(
         "filter cells",
