@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from ovagent_jupyter.omics.state_card import describe
 from ovagent_jupyter.omics.state import Column, DataState, XState
+from ovagent_jupyter.omics.state_card import describe
 from ovagent_jupyter.omics.step import XKind
 from tests.omics import cells
 

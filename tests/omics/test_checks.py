@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from ovagent_jupyter.omics.checks import check_step, missing_after, stale_after
-from ovagent_jupyter.omics.state_card import describe
 from ovagent_jupyter.omics.slots import slots
 from ovagent_jupyter.omics.state import DataState, XState
+from ovagent_jupyter.omics.state_card import describe
 from ovagent_jupyter.omics.step import STEPS, XKind
 from tests.omics import cells
 

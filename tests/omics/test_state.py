@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from ovagent_jupyter.omics.state_card import describe, species_of
 from ovagent_jupyter.omics.slots import slots
+from ovagent_jupyter.omics.state_card import describe, species_of
 from ovagent_jupyter.omics.step import XKind
 from ovagent_jupyter.omics.summary import summarize
 
