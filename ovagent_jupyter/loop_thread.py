@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from queue import Empty, SimpleQueue
@@ -74,6 +76,11 @@ class LoopThread:
         # Protects the two fields above when two threads ask for the loop at once.
         self._lock = threading.Lock()
 
+    @property
+    def running(self) -> bool:
+        """Whether its thread runs; a fork of this process has none."""
+        return self._thread is not None and self._thread.is_alive()
+
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Work[T]:
         """Schedule a coroutine on the loop and return at once."""
         return Work(coroutine, self._running_loop())
@@ -91,14 +98,19 @@ class LoopThread:
         return self.wait(self.submit(coroutine), pump)
 
     def wait(self, work: Work[T], pump: Callable[[], None] = nothing) -> T:
-        """Wait for submitted work in short slices, so that an interrupt is seen at once."""
-        try:
-            while not _ended(work):
+        """Wait for submitted work in short slices, so that an interrupt is seen at once.
+
+        Work that has ended in spite of the interrupt gives its result.
+        """
+        with _noted_interrupts() as noted:
+            try:
+                while not (noted or _ended(work)):
+                    pump()
                 pump()
-            pump()
-        except KeyboardInterrupt:
-            self.stop(work, pump)
-            raise TurnInterrupted from None
+            except KeyboardInterrupt:
+                noted.append(signal.SIGINT)
+            if noted and not self.stop(work, pump, hurry=lambda: len(noted) > 1):
+                raise TurnInterrupted
         return work.future.result()
 
     async def drive(
@@ -123,14 +135,31 @@ class LoopThread:
             raise
         return work.future.result()
 
-    def stop(self, work: Work[T], pump: Callable[[], None] = nothing) -> bool:
-        """Cancel submitted work and give it a bounded time to clean up; True when it ended."""
+    def stop(
+        self,
+        work: Work[T],
+        pump: Callable[[], None] = nothing,
+        hurry: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Cancel submitted work and give it a bounded time to clean up; True when it ended.
+
+        Args:
+            work: What to stop.
+            pump: Called in this thread between two looks at the work.
+            hurry: Whether nobody wants to wait any more; the cleaning up is told to hurry too.
+        """
         work.cancel()
-        for _ in range(int(STOP_WITHIN / SLICE)):
+        try:
+            for _ in range(int(STOP_WITHIN / SLICE)):
+                pump()
+                if _ended(work):
+                    break
+                if hurry():
+                    work.cancel()
+                    break
             pump()
-            if _ended(work):
-                break
-        pump()
+        except KeyboardInterrupt:
+            work.cancel()
         return work.future.done()
 
     def close(self) -> None:
@@ -182,11 +211,44 @@ class CallerThread:
             if not done.set_running_or_notify_cancel():
                 continue
             try:
-                call()
+                with _interruptible():
+                    call()
             except BaseException as error:  # noqa: BLE001 - handed to whoever asked for the call
                 done.set_exception(error)
             else:
                 done.set_result(None)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end what runs here: in an asynchronous cell it would wait for the cell's loop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Note Ctrl-C instead of raising it: a second one would hit the handling of the first.
+
+    A handler that is not Python's own is somebody's wish and stays.
+    """
+    noted: list[int] = []
+    raising = signal.default_int_handler
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not raising:
+        yield noted
+        return
+    signal.signal(signal.SIGINT, lambda number, _frame: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, raising)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

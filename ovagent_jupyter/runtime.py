@@ -99,6 +99,8 @@ class Runtime:
         self.current_name = ""
         self._sessions: dict[str, AgentSession] = {}
         self._watcher: Emit = _nobody
+        # One turn at a time: the end of one that is being stopped belongs to its own cell.
+        self._one_turn = asyncio.Lock()
 
     async def turn(
         self,
@@ -110,11 +112,12 @@ class Runtime:
         emit: Emit,
     ) -> Turn:
         """Answer one request in the named session, or in the current one."""
-        self._watcher = emit
-        session_id = session or self.current_name or new_session_id()
-        self.current = await self._session(session_id, settings_in_force(flags, traits))
-        self.current_name = session_id
-        return await self.current.run(request)
+        async with self._one_turn:
+            self._watcher = emit
+            session_id = session or self.current_name or new_session_id()
+            self.current = await self._session(session_id, settings_in_force(flags, traits))
+            self.current_name = session_id
+            return await self.current.run(request)
 
     @property
     def last_turn(self) -> Turn | None:
@@ -153,8 +156,10 @@ class Runtime:
 
     def close(self) -> None:
         """End all child kernels and the loop thread; safe to call twice."""
-        for session in self._sessions.values():
-            self.loop.run(session.close())
+        # In a fork of this process nobody would answer; the children are not the fork's.
+        if self.loop.running:
+            for session in self._sessions.values():
+                self.loop.run(session.close())
         self._sessions.clear()
         self.current = None
         self.loop.close()
@@ -336,8 +341,10 @@ def _to_all(watchers: list[Emit]) -> Emit:
 
 
 def _end(loop: LoopThread, session: AgentSession) -> None:
-    loop.run(session.close())
-    loop.close()
+    # Not running: no turn was asked for, or this is a fork, whose child it is not.
+    if loop.running:
+        loop.run(session.close())
+        loop.close()
 
 
 def _request(text: str, data: object, name: str, mode: Mode, timeout: float | None) -> TurnRequest:

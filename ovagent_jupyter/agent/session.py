@@ -106,7 +106,7 @@ class AgentSession:
         state = self._describe(request, main, emit)
         plan = draft.plan = self._plan(request, state, main)
         plan = draft.plan = with_absolute_paths(plan, Path.cwd())
-        emit(Category.PLAN_READY, f"{len(plan.steps)} steps", plan=plan)
+        emit(Category.PLAN_READY, _counted(len(plan.steps), "step"), plan=plan)
         if request.mode != "run":
             return draft.planned()
         names = tuple(dict.fromkeys([*names, *objects_named(plan, request.namespace)]))
@@ -212,6 +212,10 @@ def _fixed(config: AgentConfig) -> tuple[object, ...]:
     )
 
 
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
 class _Draft:
     """What is known of a running turn; it becomes the ``Turn``, however the turn ends."""
 
@@ -223,8 +227,8 @@ class _Draft:
         self._started = time.monotonic()
 
     def planned(self) -> Turn:
-        count = len(self.plan.steps) if self.plan else 0
-        return replace(self._turn(TurnStatus.PLANNED), answer=f"{count} steps planned; none run.")
+        count = _counted(len(self.plan.steps) if self.plan else 0, "step")
+        return replace(self._turn(TurnStatus.PLANNED), answer=f"{count} planned; nothing was run.")
 
     def failed(self, error: OVAgentError, code_error: CodeError | None = None) -> Turn:
         turn = self._turn(TurnStatus.FAILED)

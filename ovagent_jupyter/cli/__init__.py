@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,9 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OVAgentError as error:
         print("\n".join(error.lines()), file=sys.stderr)
         return 2
-    except TurnInterrupted as stop:
-        print(stop.note, file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(stop.note if isinstance(stop, TurnInterrupted) else "Stopped.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Whoever read along has enough, as in `ovagent history | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     _add_demo(commands.add_parser("demo", help="run the quickstart notebook on real cells"))
     commands.add_parser("doctor", help="check this machine")
     history = commands.add_parser("history", help="the last turns of all sessions")
-    history.add_argument("number", nargs="?", type=int, default=10, help="how many (10)")
+    history.add_argument("number", nargs="?", type=_count, default=10, help="how many (10)")
     commands.add_parser("sessions", help="the sessions that were kept, latest first")
     return made
 
@@ -59,7 +65,7 @@ def _add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--notebook", metavar="FILE", help="write what ran here (.ipynb)")
     made.add_argument("--figures", metavar="DIR", help="write the figures here (.png)")
     made.add_argument("--force", action="store_true", help="replace files that exist")
-    made.add_argument("--timeout", type=float, metavar="S", help="seconds that a step may run")
+    made.add_argument("--timeout", type=_seconds, metavar="S", help="seconds that a step may run")
     made.add_argument(
         "--fallback", choices=("raise", "warn", "silent"), help="when no child kernel can start"
     )
@@ -74,3 +80,17 @@ def _add_demo(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--out", metavar="DIR", default="demo-output", help="where to write (demo-output)"
     )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (seconds > 0 and math.isfinite(seconds)):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds

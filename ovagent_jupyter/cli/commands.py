@@ -20,18 +20,17 @@ from ovagent_jupyter.runtime import plan as plan_request
 
 def run(options: argparse.Namespace) -> int:
     """``ovagent run``: one turn on a file."""
-    out = _target(options.out, options)
-    notebook = _target(options.notebook, options)
-    figures = Path(options.figures) if options.figures else None
+    out = _target(options.out, ".h5ad", options)
+    notebook = _target(options.notebook, ".ipynb", options)
+    figures = _figure_directory(options.figures)
     flags = {} if options.fallback is None else {"sandbox_fallback_policy": options.fallback}
     reporter = PrintReporter(leave_out=(Category.TURN_STARTED, Category.TURN_FAILED))
     with Agent(reporter=reporter, **flags) as agent:
         turn = agent.run(options.request, options.data, timeout=options.timeout)
         if figures is not None:
             _write_figures(turn, figures)
-        if notebook is not None and agent.notebook.is_file():
-            shutil.copyfile(agent.notebook, notebook)
-            _say(f"Notebook of what ran: {notebook}")
+        if notebook is not None:
+            _write_notebook(agent.notebook, notebook)
         if turn.error is not None:
             _say("\n".join(turn.error.lines()), error=True)
             return 1
@@ -97,26 +96,63 @@ def sessions(_options: argparse.Namespace) -> int:
     return 0
 
 
-def _target(name: str | None, options: argparse.Namespace) -> Path | None:
+def _target(name: str | None, suffix: str, options: argparse.Namespace) -> Path | None:
     """A file to be written, checked before anything runs: nobody wants to lose an hour.
 
     Raises:
-        StorageError: It is the input, exists already, or its folder does not.
+        StorageError: It is the input, exists already, has another ending, or has no folder.
     """
     if name is None:
         return None
     path = Path(name)
-    if options.data and path.absolute() == Path(options.data).absolute():
+    if path.suffix != suffix:
+        raise StorageError(
+            f"{name} does not end in {suffix}.", next_step=f"As in {path.stem}{suffix}."
+        )
+    if options.data and _is_same_file(path, Path(options.data)):
         raise StorageError(
             f"{name} is the input file; it is never overwritten.",
             next_step="Give another name.",
         )
+    if path.is_dir():
+        raise StorageError(f"{name} is a folder.", next_step="Give the name of a file.")
     if path.exists() and not options.force:
         raise StorageError(f"{name} exists already.", next_step="Give another name, or --force.")
-    if not path.absolute().parent.is_dir():
+    _check_folder(name, path.absolute().parent)
+    return path
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    """Whether two names lead to one file: links and ``..`` are followed."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them does not exist
+        return one.resolve() == other.resolve()
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    if not folder.is_dir():
         raise StorageError(
             f"The folder of {name} does not exist.", next_step="Make it first, or name another."
         )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(f"{name} cannot be written.", next_step="Name a folder of your own.")
+
+
+def _figure_directory(name: str | None) -> Path | None:
+    """The folder for figures, made now so that a bad name is told before anything runs.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    if name is None:
+        return None
+    path = Path(name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    _check_folder(name, path)
     return path
 
 
@@ -142,11 +178,34 @@ def _write_data(turn: Turn, out: Path) -> None:
     _say(f"Data: {out}")
 
 
+def _write_notebook(kept: Path, target: Path) -> None:
+    """Copy the session's notebook to where the user wants it.
+
+    Raises:
+        StorageError: It was not kept, or cannot be copied.
+    """
+    try:
+        shutil.copyfile(kept, target)
+    except OSError as error:
+        raise _unwritten(target, error) from error
+    _say(f"Notebook of what ran: {target}")
+
+
 def _write_figures(turn: Turn, directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
     for name, image in _figures(turn):
-        (directory / name).write_bytes(image)
+        try:
+            (directory / name).write_bytes(image)
+        except OSError as error:
+            raise _unwritten(directory / name, error) from error
         _say(f"Figure: {directory / name}")
+
+
+def _unwritten(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path} cannot be written.",
+        why=f"{error.filename or path}: {error.strerror or error}",
+        next_step="Free space or permissions there, or name another place.",
+    )
 
 
 def _figures(turn: Turn) -> Iterable[tuple[str, bytes]]:
@@ -164,4 +223,6 @@ def _line(text: str, limit: int = 100) -> str:
 
 
 def _say(text: str, *, error: bool = False) -> None:
-    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+    stream = sys.stderr if error else sys.stdout
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)

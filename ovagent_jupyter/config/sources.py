@@ -131,7 +131,7 @@ def _from_file(file: Path | None) -> dict[str, _Found]:
 
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
         raise ConfigError(

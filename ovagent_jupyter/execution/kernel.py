@@ -133,7 +133,7 @@ class KernelExecutor:
             HandoverError: Nothing could be handed over.
             ExecutionError: There is no child.
         """
-        return await self._transfer.put(objects, self._living_child().run_dir)
+        return await self._transfer.put(objects, self._living_child().exchange_dir)
 
     async def changes(self, outputs: Sequence[str] = ()) -> Changes:
         """What the child changed in the objects handed over, and the new ``outputs``.
@@ -142,7 +142,7 @@ class KernelExecutor:
             HandoverError: What the child sent is malformed; nothing of it was used.
             ExecutionError: There is no child.
         """
-        return await self._transfer.changes(outputs, self._living_child().run_dir)
+        return await self._transfer.changes(outputs, self._living_child().exchange_dir)
 
     async def interrupt(self) -> bool:
         """Stop the running cell; its ``execute`` returns with status INTERRUPTED."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -25,6 +26,8 @@ LONGEST_SOCKET_PATH = 103
 POLITE = 0.5
 """Seconds a child gets to end by itself when it is told to."""
 ASK_AGAIN = 0.1
+CACHE_ROOM = 64 << 20
+"""Bytes that compiled code may need; with less than that free, the cache goes with the child."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +71,13 @@ class Child:
 
     @property
     def run_dir(self) -> Path:
-        """Where its sockets and what is handed over lie."""
+        """Where its sockets lie."""
         return self._run.path
+
+    @property
+    def exchange_dir(self) -> Path:
+        """Where what is handed over lies: the runtime directory is small on many systems."""
+        return self._home.path
 
     async def start(self, options: LaunchOptions) -> None:
         """Start the process and wait until it answers on both channels.
@@ -197,4 +205,8 @@ def _cache(options: LaunchOptions, private: Path) -> Path:
     cache = options.cache_dir or (Path(named) if named else cache_dir(options.environment))
     with contextlib.suppress(OSError):
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return cache if os.access(cache, os.W_OK | os.X_OK) else private / "cache"
+        # Numba ends the code that calls it when its cache cannot be written.
+        room = shutil.disk_usage(cache).free >= CACHE_ROOM
+        if room and os.access(cache, os.W_OK | os.X_OK):
+            return cache
+    return private / "cache"

@@ -70,14 +70,24 @@ class Transfer:
         )
         if result.ok:
             return
-        error = result.error
-        raise HandoverError(
-            "Your objects could not be handed to the child."
-            if function == "receive"
-            else "The results could not be fetched from the child.",
-            why=f"{error.name}: {error.message}" if error else result.status.value,
-            next_step="Run the cell again; `%ovagent restart` begins with a fresh child.",
-        )
+        raise _refused(function, result)
+
+
+def _refused(function: str, result: ExecutionResult) -> HandoverError:
+    """Why the other side could not do it; an error of ours is told in its own words."""
+    error = result.error
+    lines = error.message.splitlines() if error else []
+    own = error is not None and error.name == HandoverError.__name__
+    why = " ".join(line.removeprefix("Why: ") for line in lines if not line.startswith("Next: "))
+    remedies = [line.removeprefix("Next: ") for line in lines if line.startswith("Next: ")]
+    return HandoverError(
+        "Your objects could not be handed to the child."
+        if function == "receive"
+        else "The results could not be fetched from the child.",
+        why=why if own else f"{error.name}: {why}" if error else result.status.value,
+        next_step=" ".join(remedies)
+        or "Run the cell again; `%ovagent restart` begins with a fresh child.",
+    )
 
 
 async def _export(objects: Mapping[str, object], directory: Path) -> Parcel:

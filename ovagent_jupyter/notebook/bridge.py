@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -14,6 +15,10 @@ from ovagent_jupyter.loop_thread import CallerThread, LoopThread
 T = TypeVar("T")
 Show = Callable[[AgentEvent | None], None]
 """Shows one event in the cell; None is the heartbeat, at which late drawing is done."""
+Begin = Callable[[Emit], Coroutine[Any, Any, T]]
+"""Makes a turn whose events go to the given place."""
+_Events = SimpleQueue[AgentEvent]
+"""Of one turn: what a turn that was given up says later belongs to no other cell."""
 
 
 class Bridge:
@@ -29,39 +34,36 @@ class Bridge:
     def __init__(self, loop: LoopThread, caller: CallerThread) -> None:
         self._loop = loop
         self._caller = caller
-        self._events: SimpleQueue[AgentEvent] = SimpleQueue()
 
-    @property
-    def emit(self) -> Emit:
-        """Where the loop thread puts events."""
-        return self._events.put
-
-    def run(self, coroutine: Coroutine[Any, Any, T], show: Show) -> T:
+    def run(self, begin: Begin[T], show: Show) -> T:
         """Run a turn from a synchronous cell.
 
         Raises:
             TurnInterrupted: The user stopped it; the child is idle or gone.
         """
-        return self._loop.run(coroutine, lambda: self._pump(show))
+        events = _Events()
+        return self._loop.run(begin(events.put), partial(self._pump, events, show))
 
-    async def drive(self, coroutine: Coroutine[Any, Any, T], show: Show) -> T:
+    async def drive(self, begin: Begin[T], show: Show) -> T:
         """Run a turn from an asynchronous cell.
 
         Raises:
             TurnInterrupted: The user stopped it; the child is idle or gone.
         """
+        events = _Events()
         try:
-            return await self._loop.drive(coroutine, lambda: self._pump(show))
+            return await self._loop.drive(begin(events.put), partial(self._pump, events, show))
         except (asyncio.CancelledError, KeyboardInterrupt):
             # ipykernel cancels the cell; the user shall read one line, not a CancelledError.
             raise TurnInterrupted from None
 
-    def _pump(self, show: Show) -> None:
-        self._caller.serve()
+    def _pump(self, events: _Events, show: Show) -> None:
         while True:
             try:
-                event = self._events.get_nowait()
+                event = events.get_nowait()
             except Empty:
                 break
             show(event)
         show(None)
+        # Last: nothing is shown while the user's own kernel works for the turn.
+        self._caller.serve()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ovagent_jupyter.agent.turn import Turn, TurnRequest
 from ovagent_jupyter.events import Category
 from ovagent_jupyter.notebook.arguments import Command, RunOptions, parse_cell, parse_line, parser
-from ovagent_jupyter.notebook.bridge import Bridge
+from ovagent_jupyter.notebook.bridge import Begin, Bridge, Show
 from ovagent_jupyter.notebook.commands import Commands, Shown, Traceback
 from ovagent_jupyter.notebook.display import Card
 from ovagent_jupyter.notebook.namespace import Namespace
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SHOWN_BY_THE_SHELL = (Category.TURN_STARTED, Category.TURN_FAILED)
 """In a terminal the request stands in the line above, and the error ends the input."""
+SHOWN_BY_THE_CARD = (*SHOWN_BY_THE_SHELL, Category.CODE_OUTPUT)
+"""In a notebook the card also relays what the code shows."""
 
 
 class Face:
@@ -61,8 +64,8 @@ class Face:
         if options.show_help:
             self._show_help()
             return
-        work, show = self._turn(options)
-        self._finish(options, await self.bridge.drive(work, show))
+        begin, show = self._turn(options)
+        self._finish(options, await self.bridge.drive(begin, show))
 
     def close(self) -> None:
         """End the child kernels and the loop thread."""
@@ -72,12 +75,10 @@ class Face:
         if options.show_help:
             self._show_help()
             return
-        work, show = self._turn(options)
-        self._finish(options, self.bridge.run(work, show))
+        begin, show = self._turn(options)
+        self._finish(options, self.bridge.run(begin, show))
 
-    def _turn(
-        self, options: RunOptions
-    ) -> tuple[Coroutine[Any, Any, Turn], Callable[[AgentEvent | None], None]]:
+    def _turn(self, options: RunOptions) -> tuple[Begin[Turn], Show]:
         self._turns += 1
         request = TurnRequest(
             text=options.text,
@@ -88,21 +89,31 @@ class Face:
             timeout=options.timeout,
             cell_id=self._cell_id(),
         )
-        work = self.runtime.turn(
+        traits = self.traits()
+        begin = partial(
+            self.runtime.turn,
             request,
             session=options.session,
-            traits=self.traits(),
+            traits=traits,
             flags=options.settings,
-            emit=self.bridge.emit,
         )
-        return work, self._show(options)
+        verbose = self.runtime.settings(traits).config.verbose
+        return lambda emit: begin(emit=emit), self._show(options, verbose=verbose)
 
-    def _show(self, options: RunOptions) -> Callable[[AgentEvent | None], None]:
+    def _show(self, options: RunOptions, *, verbose: bool) -> Show:
         if not hasattr(self.shell, "kernel"):
-            reporter = PrintReporter(leave_out=SHOWN_BY_THE_SHELL)
-            return lambda event: reporter.report(event) if event is not None else None
+            return _printed(SHOWN_BY_THE_SHELL)
         key = f"{self.shell.execution_count}-{self._turns}"
-        return Card(self.shell.display_pub, key, show_code=options.mode == "code").show
+        card = Card(self.shell.display_pub, key, show_code=options.mode == "code")
+        if not verbose:
+            return card.show
+        also = _printed(SHOWN_BY_THE_CARD)
+
+        def show(event: AgentEvent | None) -> None:
+            also(event)
+            card.show(event)
+
+        return show
 
     def _finish(self, options: RunOptions, turn: Turn) -> None:
         """Bind the results, or end the cell in error so that Run All stops."""
@@ -122,3 +133,8 @@ class Face:
             return ""
         metadata = get_parent().get("metadata", {})
         return str(metadata.get("cellId", ""))
+
+
+def _printed(leave_out: Collection[Category]) -> Show:
+    reporter = PrintReporter(leave_out=leave_out)
+    return lambda event: reporter.report(event) if event is not None else None

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
-from uuid import uuid4
+from typing import TYPE_CHECKING, cast
 
 from ovagent_jupyter.storage.notebook_outputs import NotebookOutput
 from ovagent_jupyter.storage.paths import ensure_dir, storage_error
 from ovagent_jupyter.storage.redaction import Redactor
 from ovagent_jupyter.storage.session_log import session_file
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,7 @@ class SessionNotebook:
     """The notebook of one session, ``<directory>/<session_id>.ipynb``.
 
     A session that is resumed is continued in the same file. The file is replaced as a whole
-    after each turn, so that it can be opened at any time. It is written as JSON: importing
-    nbformat would take longer than all the rest, and the tests hold what is written against it.
+    after each turn, so that it can be opened at any time.
 
     Args:
         directory: Where session notebooks are kept.
@@ -70,7 +70,7 @@ class SessionNotebook:
         self.path = session_file(directory, session_id, ".ipynb")
         self._session_id = session_id
         self._redactor = redactor
-        self._notebook: dict[str, object] | None = None
+        self._notebook: NotebookNode | None = None
         self._runs = 0
 
     def append_turn(self, turn: RecordedTurn) -> None:
@@ -80,80 +80,86 @@ class SessionNotebook:
             StorageError: It cannot be written; the file is as it was, and the turn is written
                 with the next one.
         """
+        import nbformat  # needed only where a turn has ended: loading the extension stays light
+
         if self._notebook is None:
             self._notebook = self._opened()
-        cells = cast(list[object], self._notebook["cells"])
+        cells = self._notebook.cells
         cells.append(self._markdown(_heading(turn), turn.turn_id))
         cells.extend(self._code(cell, turn.turn_id) for cell in turn.cells)
         if turn.result:
             cells.append(self._markdown(turn.result, turn.turn_id))
-        text = json.dumps(self._notebook, indent=1, ensure_ascii=False) + "\n"
+        text = nbformat.writes(self._notebook, version=4)
         # A lone surrogate is no UTF-8, but its backslash form is what JSON writes for it.
         _write_whole(self.path, text.encode(errors="backslashreplace"))
 
-    def _opened(self) -> dict[str, object]:
+    def _opened(self) -> NotebookNode:
         """The notebook of a resumed session, or a new one."""
+        import nbformat
+
         try:
-            found = json.loads(self.path.read_bytes())
+            found = nbformat.read(self.path, as_version=4)
+            nbformat.validate(found)
         except FileNotFoundError:
             return self._new()
         except OSError as error:
             raise storage_error("The notebook", self.path, "cannot be read", error) from error
-        except ValueError:  # no JSON, or no UTF-8
-            found = None
-        if not _is_notebook(found):
+        except Exception:  # noqa: BLE001 - nbformat raises many kinds for a broken file
             _move_aside(self.path)
             return self._new()
-        self._runs = sum(cell.get("cell_type") == "code" for cell in found["cells"])
-        return cast(dict[str, object], found)
+        self._runs = sum(cell.cell_type == "code" for cell in found.cells)
+        return cast("NotebookNode", found)
 
-    def _new(self) -> dict[str, object]:
+    def _new(self) -> NotebookNode:
+        from nbformat.v4 import new_notebook
+
         began = datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M")
         title = f"# Session {self._session_id}\n\nBegun {began}. Every turn, as it really ran."
-        return {
-            "cells": [self._markdown(title, "")],
-            "metadata": {
-                "kernelspec": {
-                    "name": "python3",
-                    "display_name": "Python 3",
-                    "language": "python",
-                },
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = new_notebook(
+            metadata={
+                "kernelspec": kernel,
                 "language_info": {"name": "python"},
                 "ovagent": {"session_id": self._session_id},
-            },
-            "nbformat": 4,
-            "nbformat_minor": 5,
-        }
+            }
+        )
+        notebook.nbformat_minor = 5
+        notebook.cells.append(self._markdown(title, ""))
+        return cast("NotebookNode", notebook)
 
-    def _markdown(self, text: str, turn_id: str) -> dict[str, object]:
-        return {
-            "cell_type": "markdown",
-            "id": _cell_id(),
-            "metadata": {"ovagent": {"turn_id": turn_id}},
-            "source": _lines(self._redactor.text(text)),
-        }
+    def _markdown(self, text: str, turn_id: str) -> NotebookNode:
+        from nbformat.v4 import new_markdown_cell
 
-    def _code(self, cell: RecordedCell, turn_id: str) -> dict[str, object]:
-        self._runs = self._runs + 1 if cell.execution_count is None else cell.execution_count
+        cell = new_markdown_cell(
+            self._redactor.text(text), metadata={"ovagent": {"turn_id": turn_id}}
+        )
+        return cast("NotebookNode", cell)
+
+    def _code(self, cell: RecordedCell, turn_id: str) -> NotebookNode:
+        from nbformat.v4 import new_code_cell
+
+        count = self._runs + 1 if cell.execution_count is None else cell.execution_count
+        self._runs = count
         note: dict[str, object] = {"turn_id": turn_id}
         if cell.step:
             note["step"] = cell.step
         if cell.seconds is not None:
             note["seconds"] = round(cell.seconds, 3)
-        return {
-            "cell_type": "code",
-            "execution_count": self._runs,
-            "id": _cell_id(),
-            "metadata": {"ovagent": note},
-            "outputs": [self._output(output) for output in cell.outputs],
-            "source": _lines(self._redactor.text(cell.code)),
-        }
+        made = new_code_cell(
+            self._redactor.text(cell.code),
+            execution_count=count,
+            metadata={"ovagent": note},
+            outputs=[self._output(output, count) for output in cell.outputs],
+        )
+        return cast("NotebookNode", made)
 
-    def _output(self, output: NotebookOutput) -> dict[str, object]:
+    def _output(self, output: NotebookOutput, count: int) -> NotebookNode:
+        from nbformat.notebooknode import from_dict
+
         clean = {name: self._clean(name, value) for name, value in output.items()}
         if clean.get("output_type") == "execute_result":
-            clean["execution_count"] = self._runs
-        return clean
+            clean["execution_count"] = count
+        return cast("NotebookNode", from_dict(clean))
 
     def _clean(self, name: str, value: object) -> object:
         """A part of an output without keys; images are left alone, base64 looks like anything."""
@@ -163,24 +169,6 @@ class SessionNotebook:
                 for mime, content in value.items()
             }
         return self._redactor.value(value)
-
-
-def _is_notebook(found: object) -> bool:
-    """Whether a file's JSON is a notebook of the format that we continue."""
-    if not isinstance(found, dict) or found.get("nbformat") != 4:  # noqa: PLR2004 - its major
-        return False
-    minor, cells = found.get("nbformat_minor"), found.get("cells")
-    has_cell_ids = isinstance(minor, int) and minor >= 5  # noqa: PLR2004 - the first with ids
-    return has_cell_ids and isinstance(cells, list) and all(isinstance(c, dict) for c in cells)
-
-
-def _cell_id() -> str:
-    return uuid4().hex[:12]
-
-
-def _lines(text: str) -> list[str]:
-    """A source as notebooks write it: one string a line, so that two versions can be compared."""
-    return text.splitlines(keepends=True)
 
 
 def _heading(turn: RecordedTurn) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 CELL_TIMEOUT = 300
+LONGEST_ERROR = 6
+"""Lines."""
 
 
 @dataclass
@@ -41,7 +45,12 @@ def _shown(output: Mapping[str, Any]) -> str:
 
 
 class Notebook:
-    """A front end without a screen."""
+    """A front end without a screen.
+
+    Args:
+        directory: Where the kernel runs.
+        home: Its OVAGENT_HOME.
+    """
 
     def __init__(self, directory: Path, home: Path) -> None:
         env = {**os.environ, "OVAGENT_HOME": str(home), "JUPYTER_PLATFORM_DIRS": "1"}
@@ -112,6 +121,31 @@ class Notebook:
         self.manager.cleanup_resources()
 
 
+def evaluate(notebook: Notebook, expression: str) -> Any:
+    """The value of an expression in the user's kernel, by way of JSON."""
+    run = notebook.run(f"import json as _j; print(_j.dumps({expression}))")
+    assert run.status == "ok", run.error
+    return json.loads(run.text)
+
+
+def child_pids(notebook: Notebook) -> list[int]:
+    """Processes below the user's kernel."""
+    kernel = psutil.Process(notebook.manager.provisioner.pid)
+    return [process.pid for process in kernel.children(recursive=True)]
+
+
+def said(run: CellRun, words: str) -> None:
+    """Hold that a cell ended with a short error that says something."""
+    assert run.status == "error", run.text
+    assert words.lower() in run.error.lower()
+    assert len(run.error.splitlines()) <= LONGEST_ERROR
+
+
+SMALL = """
+import numpy as np, anndata as ad
+adata = ad.AnnData(np.random.default_rng(0).poisson(1.0, (300, 100)).astype("float32"))
+adata.var_names = [f"G{number}" for number in range(100)]
+"""
 LOAD_COUNTS = """
 import numpy as np, scanpy as sc, scipy.sparse as sp, anndata as ad
 _ref = sc.datasets.pbmc68k_reduced()

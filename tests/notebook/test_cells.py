@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import time
 
 import psutil
-import pytest
 
 from ovagent_jupyter.notebook.display import TURN_MIME
-from tests.notebook.conftest import Notebook
+from tests.notebook.conftest import Notebook, child_pids, evaluate
 
 
 def turn_of(outputs: list[dict[str, object]]) -> dict[str, object]:
@@ -19,19 +16,6 @@ def turn_of(outputs: list[dict[str, object]]) -> dict[str, object]:
     records = [o["data"][TURN_MIME] for o in outputs if TURN_MIME in o.get("data", {})]  # type: ignore[index,operator]
     assert len(records) == 1
     return records[0]
-
-
-def evaluate(notebook: Notebook, expression: str) -> object:
-    """The value of an expression in the user's kernel, by way of JSON."""
-    run = notebook.run(f"import json as _j; print(_j.dumps({expression}))")
-    assert run.status == "ok", run.error
-    return json.loads(run.text)
-
-
-def child_pids(notebook: Notebook) -> list[int]:
-    """Processes below the user's kernel."""
-    kernel = psutil.Process(notebook.manager.provisioner.pid)
-    return [process.pid for process in kernel.children(recursive=True)]
 
 
 def test_a_request_shows_plan_code_output_and_what_changed(with_counts: Notebook) -> None:
@@ -46,9 +30,9 @@ def test_a_request_shows_plan_code_output_and_what_changed(with_counts: Notebook
 
 
 def test_the_code_never_runs_in_the_users_kernel(with_counts: Notebook) -> None:
-    before = set(evaluate(with_counts, "sorted(globals())"))  # type: ignore[call-overload]
+    before = set(evaluate(with_counts, "sorted(globals())"))
     assert with_counts.run("%%ovagent\nnormalise and log transform").status == "ok"
-    after = set(evaluate(with_counts, "sorted(globals())"))  # type: ignore[call-overload]
+    after = set(evaluate(with_counts, "sorted(globals())"))
     assert {n for n in after - before if not n.startswith("_")} == set()
     assert evaluate(with_counts, "'log1p' in adata.uns") is True
 
@@ -90,71 +74,6 @@ def test_inside_another_cell_magic_the_synchronous_way_serves(with_counts: Noteb
     assert run.status == "ok", run.error
     shown = with_counts.run("held.outputs[-1]")
     assert "leiden" in shown.text
-
-
-@pytest.mark.parametrize(
-    ("cell", "said"),
-    [
-        ("%%ovagent\n", "request"),
-        ("%%ovagent\nBitte gruppiere die Zellen und zeige die Marker", "English"),
-        ("%%ovagent\nwrite a poem about mitochondria", "not covered"),
-        ("%%ovagent\ncluster @adta", "'adata'"),
-        ("%%ovagent -i missing\ncluster", "missing"),
-        ("%%ovagent --timeuot 3\ncluster", "--timeout"),
-        ("%%ovagent -m gpt-5\ncluster", "offline"),
-        ("%ovagent histroy", "history"),
-    ],
-)
-def test_what_cannot_be_done_is_said_in_a_few_lines(
-    with_counts: Notebook, cell: str, said: str
-) -> None:
-    run = with_counts.run(cell)
-    assert run.status == "error"
-    assert said.lower() in run.error.lower()
-    assert len(run.error.splitlines()) <= 6
-    assert with_counts.run("adata.n_obs").status == "ok"
-
-
-def test_several_candidates_are_a_question(with_counts: Notebook) -> None:
-    with_counts.run("other = adata[:50].copy()")
-    run = with_counts.run("%%ovagent plan\ncluster the cells")
-    assert run.status == "error"
-    assert "adata" in run.error
-    assert "other" in run.error
-    assert with_counts.run("%%ovagent plan\ncluster the cells of @other").status == "ok"
-    assert with_counts.run("%%ovagent plan -i adata\ncluster the cells").status == "ok"
-    with_counts.run("del other")
-
-
-@pytest.mark.parametrize("head", ["%%ovagent", "%ovagent"])
-def test_ctrl_c_stops_the_child_and_the_session_goes_on(with_counts: Notebook, head: str) -> None:
-    """Both ways of running: the awaited cell, and the blocking line."""
-    cell = f"{head}\nfind marker genes" if head == "%%ovagent" else f"{head} find marker genes"
-    identity = evaluate(with_counts, "id(adata)")
-    started = with_counts.start(cell)
-    with_counts.wait_for(started, "step 1 of")
-    with_counts.manager.interrupt_kernel()
-    run = with_counts.finish(started)
-    assert run.status == "error"
-    assert "as it was" in run.error
-    assert len(run.error.splitlines()) == 1
-    assert evaluate(with_counts, "id(adata)") == identity
-    assert with_counts.run("%%ovagent\nrun pca").status == "ok"
-    with_counts.run("%ovagent undo")
-
-
-def test_a_child_that_is_killed_in_mid_cell_is_said_and_replaced(with_counts: Notebook) -> None:
-    identity = evaluate(with_counts, "id(adata)")
-    started = with_counts.start("%%ovagent\ncluster the cells and find marker genes")
-    with_counts.wait_for(started, "step 2 of")
-    for pid in child_pids(with_counts):
-        os.kill(pid, signal.SIGKILL)
-    run = with_counts.finish(started)
-    assert run.status == "error"
-    assert "child kernel" in run.error
-    assert evaluate(with_counts, "id(adata)") == identity
-    again = with_counts.run("%%ovagent\nrun pca")
-    assert again.status == "ok", again.error
 
 
 def test_commands_show_themselves(with_counts: Notebook) -> None:

@@ -26,7 +26,10 @@ def _prompts(name: str) -> list[Any]:
 def test_plan_is_exact(prompt: dict[str, Any]) -> None:
     state = cards.card(prompt["state"])
     plan = omics.plan(prompt["request"], state)
-    assert [step.id for step in plan.steps] == prompt["steps"].split()
+    ids = [step.id for step in plan.steps]
+    assert ids == prompt.get("steps", " ".join(ids)).split()
+    assert set(prompt.get("has", "").split()) <= set(ids)
+    assert not set(prompt.get("lacks", "").split()) & set(ids)
     for step in plan.steps:
         for name, value in prompt.get("params", {}).get(step.id, {}).items():
             assert step.params[name] == value

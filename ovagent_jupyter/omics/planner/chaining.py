@@ -12,6 +12,7 @@ from ovagent_jupyter.omics.planner.columns import CLUSTERS
 from ovagent_jupyter.omics.planner.naming import CLUSTERINGS
 from ovagent_jupyter.omics.planner.order import PRODUCERS, rank
 from ovagent_jupyter.omics.planner.plan import PlannedStep
+from ovagent_jupyter.omics.planner.refusals import HOLDS, unfit, unsure
 from ovagent_jupyter.omics.planner.simulate import (
     SURE,
     after,
@@ -27,11 +28,8 @@ _PAST = {
     "log1p": frozenset({XKind.LOGNORM, XKind.SCALED, XKind.CORRECTED, XKind.RESIDUAL}),
 }
 """Transforms of X that are behind us in these states."""
-_HOLDS = {
-    XKind.COUNTS: "counts", XKind.NORM: "normalised values", XKind.LOGNORM: "log-normalised values",
-    XKind.SCALED: "scaled values", XKind.RESIDUAL: "residuals",
-    XKind.CORRECTED: "batch-corrected values", XKind.UNKNOWN: "values of unknown kind",
-}  # fmt: skip
+_NAMED_BY = {"leiden": ("cluster",), "markers": ("markers",), "harmony": ("integrate",)}
+"""Step → recipes that stand for it; the others only bring it along."""
 _KEEPS_ALL = frozenset({"subset_hvg", "regress_out", "combat"})
 
 
@@ -61,6 +59,7 @@ class Chain:
         self.findings: list[Finding] = []
         self.left_out: list[str] = []
         self.skipped: list[str] = []
+        self.there_already: list[str] = []
         self.done: set[str] = set()
         self.busy: list[str] = []
 
@@ -68,6 +67,15 @@ class Chain:
         """Plan every wanted step in the order of an analysis."""
         for wanted in sorted(self.wanted.values(), key=lambda w: rank(w.id)):
             self.run(wanted)
+        if self.there_already:
+            names = ", ".join(self.there_already)
+            self.findings.append(
+                Finding(
+                    "warn",
+                    f"There already, so not run again: {names}.",
+                    "Say 'again' to compute anew.",
+                )
+            )
         self._note_stale()
 
     def run(self, wanted: Wanted) -> None:
@@ -101,7 +109,7 @@ class Chain:
         """Whether the step's result is there and fresh, or has no sense here."""
         if step.id in _PAST and self.state.x.kind in _PAST[step.id] and self._sure(self.state.x):
             if wanted.direct or wanted.clauses:
-                note = f"{step.id} is left out: X holds {_HOLDS[self.state.x.kind]} already."
+                note = f"{step.id} is left out: X holds {HOLDS[self.state.x.kind]} already."
                 self.left_out.append(note)
                 self.findings.append(Finding("warn", note))
             return True
@@ -111,11 +119,14 @@ class Chain:
         if step.id == "stash_counts" and self.state.has("layers/counts"):
             self.left_out.append("The counts are in layers/counts already.")
             return True
-        if wanted.forced or wanted.params:
+        scales = step.id == "pca" and "scale" in self.wanted and "scale" not in self.excluded
+        if wanted.forced or wanted.params or scales:
             return False
         there = self._there(step, slots)
         if there and wanted.direct:
             self.skipped.append(step.id)
+        if there and (wanted.direct or wanted.recipe in _NAMED_BY.get(step.id, ())):
+            self.there_already.append(step.id)
         return there
 
     def _there(self, step: Step, slots: Collection[str]) -> bool:
@@ -137,18 +148,31 @@ class Chain:
         if params.get("groupby") == CLUSTERS:
             params["groupby"] = self._clustering() or "leiden"
         if step.id == "plot_umap" and "color" not in params:
-            params["color"] = [self._clustering() or "leiden"]
+            params["color"] = [self._named_groups() or self._clustering() or "leiden"]
         if step.id == "neighbors" and "use_rep" not in params and self._integrated():
             params["use_rep"] = "X_pca_harmony"
-        if step.id == "pca" and "n_comps" not in params:
-            asked = (
-                self.wanted["neighbors"].params.get("n_pcs") if "neighbors" in self.wanted else 0
-            )
-            if isinstance(asked, int) and asked > 50:  # noqa: PLR2004 - the default
-                params["n_comps"] = asked
+        if step.id == "pca":
+            self._complete_pca(params)
         defaults = step.defaults()
         return {key: value for key, value in params.items() if defaults.get(key) != value or
                 key in wanted.params or key == "groupby"}  # fmt: skip
+
+    def _complete_pca(self, params: dict[str, object]) -> None:
+        """PCA starts from the scaled layer that this plan makes, and makes enough components."""
+        scaled = self.wanted.get("scale")
+        if scaled is not None and "scale" in self.done and "layer" not in params:
+            params["layer"] = scaled.values.get("layer", "scaled")
+        graph = self.wanted.get("neighbors")
+        asked = graph.params.get("n_pcs") if graph else 0
+        if "n_comps" not in params and isinstance(asked, int) and asked > 50:  # noqa: PLR2004 - the default
+            params["n_comps"] = asked
+
+    def _named_groups(self) -> str | None:
+        """The column of names that this plan gives to the clusters."""
+        named = next((n for n in ("rename_clusters", "annotate_signatures") if n in self.done), "")
+        if not named:
+            return None
+        return str(self.wanted[named].values.get("key_added", "cell_type"))
 
     def _integrated(self) -> bool:
         return "harmony" in self.wanted or self.state.has("obsm/X_pca_harmony")
@@ -177,7 +201,7 @@ class Chain:
 
     def _prepare(self, step: Step, params: Params) -> None:
         """What is not needed to run, but to run well."""
-        if step.id == "pca" and "hvg" not in self.excluded and not params.get("layer"):
+        if step.id == "pca" and "hvg" not in self.excluded:
             fits = self.state.x.kind in STEPS.get("hvg").needs_x
             if fits and not self.state.has("var/highly_variable"):
                 self._insert("hvg", "pca works best on the variable genes")
@@ -268,7 +292,7 @@ class Chain:
         if self.state.x.kind in needs and self._sure(self.state.x):
             return params
         if not self._sure(self.state.x) and not shows_genes:
-            self._unsure(step)
+            raise unsure(step, self.state, loaded=self.state.x is not self.start.x)
         raw = self.state.raw
         takes_raw = any(param.name == "use_raw" for param in step.params)
         fits = raw is not None and raw.kind in needs and self._sure(raw)
@@ -282,7 +306,7 @@ class Chain:
         elif XKind.NORM in needs and self.state.x.kind is XKind.COUNTS:
             self._insert("normalize", f"{step.id} needs normalised values")
         if self.state.x.kind not in needs and self._counts_for(step) is None:
-            self._unfit(step)
+            raise unfit(step, self.state)
         return params
 
     def _shows_genes(self, params: Params) -> bool:
@@ -293,30 +317,6 @@ class Chain:
         """The layer whose counts stand in for X while this step runs, where X holds none."""
         asks = XKind.COUNTS in step.needs_x and self.state.x.kind not in step.needs_x
         return counts_layer(self.state) if asks and step.leaves_x is None else None
-
-    def _unsure(self, step: Step) -> None:
-        raise WorkflowNeedsFallback(
-            f"It is not certain what X of {self.state.name} holds, and {step.id} depends on it.",
-            missing_slots=("X",),
-            nearest_steps=(step.id,),
-            why=self.state.x.evidence,
-            next_step="Load it first, and ask for the rest in the next request."
-            if self.state.x is not self.start.x
-            else "Say it: add 'the data are raw counts' or 'the data are log-normalised'.",
-        )
-
-    def _unfit(self, step: Step) -> None:
-        wanted = " or ".join(sorted(_HOLDS[kind] for kind in step.needs_x))
-        counts = XKind.COUNTS in step.needs_x
-        raise WorkflowNeedsFallback(
-            f"{step.id} needs {wanted}, but X holds {_HOLDS[self.state.x.kind]}.",
-            missing_slots=("layers/counts",) if counts else ("X",),
-            nearest_steps=(step.id,),
-            why=self.state.x.evidence,
-            next_step="Load the data with its counts, in X or in layers['counts']."
-            if counts
-            else "Start from log-normalised values or from counts.",
-        )
 
     # -- appending -------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 _HARD = re.compile(
@@ -19,6 +19,10 @@ _NEGATION = re.compile(
     re.IGNORECASE,
 )
 _BUT = re.compile(r"\bbut\b|\bthough\b|\bjust\b", re.IGNORECASE)
+_IF_POSSIBLE = re.compile(
+    r",?\s*\bif (?:you (?:can|could|please)|possible|you don't mind)\b", re.IGNORECASE
+)
+_BULLET = re.compile(r"(?m)^[ \t]*(?:\d{1,2}[.)]|[a-h]\)|[-*•–])(?=[ \t]+[A-Za-z])")
 _COURTESY = re.compile(
     r"^\s*(?:(?:hi|hello|hey|dear)\b[\w ]{0,12},|(?:can|could|would|will) you(?: please)?\b|"
     r"(?:please|kindly|thanks|thank you)\b,?|i(?:'d| would)? (?:like|want|need)(?: you)?(?: to)?\b|"
@@ -38,13 +42,16 @@ class Clause:
     negated: bool = False
 
 
-def split(masked: str, is_action: Callable[[str], bool]) -> list[Clause]:
+def split(
+    masked: str, is_action: Callable[[str], bool], taken: Collection[int] = ()
+) -> list[Clause]:
     """The clauses of a masked request.
 
     Args:
         masked: The request with parameters blanked out, so that decimals and lists stay whole.
         is_action: Whether a piece of text asks for something by itself; "and" and the comma
             separate clauses only where both sides do.
+        taken: Places of what the grammar took; a clause of nothing else is still a clause.
     """
     found: list[Clause] = []
     for start, end in _cut(masked, 0, len(masked), _HARD):
@@ -53,7 +60,11 @@ def split(masked: str, is_action: Callable[[str], bool]) -> list[Clause]:
                 found.append(piece)
             else:
                 found.extend(_soft(masked, piece.start, piece.end, is_action))
-    return [clause for clause in found if clause.text.strip(" \t,.!?:-")]
+    return [
+        clause
+        for clause in found
+        if clause.text.strip(" \t,.!?:-") or any(clause.start <= at < clause.end for at in taken)
+    ]
 
 
 def _cut(text: str, start: int, end: int, at: re.Pattern[str]) -> list[tuple[int, int]]:
@@ -104,7 +115,9 @@ def _soft(text: str, start: int, end: int, is_action: Callable[[str], bool]) -> 
 
 
 def without_courtesy(text: str) -> str:
-    """The text with its polite opening blanked out, at the same length."""
+    """The text with its polite opening and its bullets blanked out, at the same length."""
+    text = _IF_POSSIBLE.sub(lambda hit: " " * len(hit.group()), text)
+    text = _BULLET.sub(lambda hit: " " * len(hit.group()), text)
     while hit := _COURTESY.match(text):
         if not hit.group().strip():
             break

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ovagent_jupyter.omics.planner.grammar import Fact
 from ovagent_jupyter.omics.planner.naming import BATCHES, CELL_TYPES
+from ovagent_jupyter.omics.planner.reading import Fact
 from ovagent_jupyter.omics.planner.wanted import Wanted
 from ovagent_jupyter.omics.state import DataState
 from ovagent_jupyter.omics.step import STEPS
@@ -43,9 +43,7 @@ def place_column(fact: Fact, steps: Sequence[Wanted], state: DataState | None) -
         elif wanted.id == "plot_qc_violin":
             taken |= _violin(wanted, column, state)
         elif wanted.id == "plot_qc_scatter":
-            names = ("color",) if fact.key == "color" else ("x", "y", "color")
-            free = [name for name in names if name not in wanted.params]
-            taken |= bool(free) and _once(wanted, free[0], column)
+            taken |= _scatter(wanted, fact, column, state)
         elif wanted.id == "label_transfer":
             taken |= _once(wanted, "label", column)
     return taken
@@ -76,10 +74,35 @@ def fill_from_words(wanted: Wanted, text: str, state: DataState | None) -> None:
     ungrouped = wanted.id == "plot_qc_violin" and "groupby" not in wanted.params
     if ungrouped and direct and _PER_CLUSTER.search(text):
         wanted.params["groupby"] = CLUSTERS
+    if wanted.id == "plot_umap" and state is not None and _colours_by_name(wanted):
+        named = _columns_in(text, state)
+        if len(named) > 1:
+            held = wanted.params.get("color", [])
+            every = dict.fromkeys([*named, *(held if isinstance(held, list) else ())])
+            wanted.params["color"] = sorted(every, key=lambda name: _place(name, text))
     if wanted.id in _TYPED and "groupby" not in wanted.values and _CELL_TYPE.search(text):
         held = next((c for c in CELL_TYPES if state is not None and c in state.obs), None)
         if held:
             wanted.preset["groupby"] = held
+
+
+def _colours_by_name(wanted: Wanted) -> bool:
+    return bool(wanted.direct) or wanted.recipe == "embed_umap"
+
+
+def _columns_in(text: str, state: DataState) -> list[str]:
+    """Columns that a text names, as they follow each other: "leiden and batch"."""
+    places = {
+        name: hit.start()
+        for name in state.obs
+        if (hit := re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", text, re.I))
+    }
+    return sorted(places, key=places.__getitem__)
+
+
+def _place(name: str, text: str) -> int:
+    at = text.lower().find(name.lower())
+    return at if at >= 0 else len(text)
 
 
 def place_genes(fact: Fact, steps: Sequence[Wanted]) -> bool:
@@ -160,6 +183,17 @@ def _sample_or_group(wanted: Wanted, fact: Fact, column: str) -> bool:
     samples = column.lower() in BATCHES or (fact.key == "by" and "sample" not in wanted.params)
     first, second = ("sample", "groupby") if samples else ("groupby", "sample")
     return _once(wanted, first, column) or _once(wanted, second, column)
+
+
+def _scatter(wanted: Wanted, fact: Fact, column: str, state: DataState | None) -> bool:
+    """Numbers go on the axes; a column of groups can only be a colour."""
+    held = state.obs.get(column) if state is not None else None
+    groups = held is not None and held.kind in ("categorical", "string", "bool")
+    if groups and fact.key != "color" and not wanted.direct:
+        return False  # "qc by batch": the violins are split, the scatter is not
+    names = ("color",) if groups or fact.key == "color" else ("x", "y", "color")
+    free = [name for name in names if name not in wanted.params]
+    return bool(free) and _once(wanted, free[0], column)
 
 
 def _violin(wanted: Wanted, column: str, state: DataState | None) -> bool:

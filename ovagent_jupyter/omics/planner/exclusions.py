@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ovagent_jupyter.omics.planner.judge import WEAKEST, Rejected, quoted
-from ovagent_jupyter.omics.planner.retrieval import GATE, Index, clause_words, search
+from ovagent_jupyter.omics.planner.retrieval import GATE, Index, Match, clause_words, search
 from ovagent_jupyter.omics.planner.words import stem, vocabulary
 from ovagent_jupyter.omics.step import STEPS
 
@@ -38,8 +38,16 @@ def _named(roots: Sequence[str], index: Index) -> set[str]:
     if not matches or matches[0].coverage < GATE or matches[0].score < WEAKEST:
         return set()
     exact = [match for match in matches if match.exact]
+    content = set(roots) - vocabulary().light
+    if len(content) == 1 and not exact and not _is_name(content, matches[0]):
+        return set()
     best = [match for match in exact if not match.entry.is_recipe] or exact or matches[:1]
     return {step for match in best for step in match.entry.steps}
+
+
+def _is_name(content: set[str], match: Match) -> bool:
+    """Whether one word alone names an entry: "batch" does not."""
+    return any(content == set(phrase) - vocabulary().light for phrase in match.entry.phrases)
 
 
 def _groups(roots: Sequence[str]) -> set[str]:
@@ -57,5 +65,5 @@ def _groups(roots: Sequence[str]) -> set[str]:
 
 def _with_it(excluded: set[str]) -> set[str]:
     """Steps that make no sense once others are left out."""
-    goes = {"drop_doublets": "doublets", "doublets": "drop_doublets", "umap": "plot_umap"}
+    goes = {"doublets": "drop_doublets", "umap": "plot_umap"}
     return {goes[name] for name in excluded if name in goes}

@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ovagent_jupyter.omics.planner.grammar import Fact
+from ovagent_jupyter.omics.planner.mood import is_question
+from ovagent_jupyter.omics.planner.reading import Fact
 from ovagent_jupyter.omics.planner.retrieval import GATE, MARGIN, Index, Match, search
 from ovagent_jupyter.omics.planner.words import stem, vocabulary
 from ovagent_jupyter.omics.step import STEPS
 
 WEAKEST = 0.35
-_QUESTION = re.compile(
-    r"^\W*(?:what|why|who|whose|when|where|which|how|is|are|was|were|does|did|should|has|have|am|"
-    r"do (?:i|we|you|they|these|those|my|the)|explain|describe|define|tell|what's|whats)\b",
-    re.IGNORECASE,
-)
 _DEFINITION = re.compile(
     r"^\W*(?:what(?:'s| is| are| does| do)?(?: a| an)?(?: \w+){1,2}\W*$|what(?:'s| is) (?:a|an)\b|"
     r"why\b|explain\b|define\b|who\b|when\b|where\b)",
@@ -32,6 +28,8 @@ _MEANS = re.compile(
 _HARMLESS = frozenset(stem(w) for w in ("cell", "group", "column"))
 """Light words that may stand beside any other: "markers of each group"."""
 _REGULATED = frozenset(stem(w) for w in ("upregulated", "downregulated", "differ", "different"))
+_OTHER_LAYOUTS = frozenset(stem(w) for w in ("tsne", "pca", "diffmap", "forcedirected"))
+"""Embeddings that no step draws."""
 _GENE, _CELL_TYPE = stem("gene"), stem("celltype")
 
 
@@ -63,10 +61,10 @@ class Judge:
         roots = [word for word, _ in words]
         if _HOW_MANY_PCS.search(typed):
             return search(["elbow", "plot"], self.index, ("plot_pca_var",))[:1]
-        if _QUESTION.search(typed) and not self._answerable(typed, roots, facts):
+        if is_question(typed) and not self._answerable(typed, roots, facts):
             near = tuple(match.entry.id for match in search(roots, self.index)[:2])
             return Rejected("", "It asks a question instead of naming a step.", near, "question")
-        matches = search(roots, self.index)
+        matches = [m for m in search(roots, self.index) if said(m, roots)]
         nearest = tuple(match.entry.id for match in matches[:3])
         if not matches:
             return Rejected("", f"No step is called {quoted(words)}.")
@@ -120,15 +118,13 @@ class Judge:
         if len(content) == 1 and not best.exact and (extra or not named):
             # one word alone has to be a phrase of its own: "batch" is no request
             return f"It does not say what to do with {quoted(words)}."
-        for _, written in unknown:
-            if any(map(str.isdigit, written)):
-                return f"{written!r} is no step, column, group or gene here."
+        odd = [(w, t) for w, t in unknown if t not in vocabulary().praise]
+        for _, written in odd:
             before = typed.lower().partition(written)[0]
-            if _MEANS.search(before):
+            if any(map(str.isdigit, written)) or _MEANS.search(before):
                 return f"{written!r} is no step, column, group or gene here."
-        whole = {word for word in content if word in self.index.known}
-        if unknown and not any(whole == set(p) - vocabulary().light for p in best.entry.phrases):
-            return f"No step explains {quoted(unknown)}."
+        if odd:
+            return f"No step explains {quoted(odd)}."
         roots = {word for word, _ in words}
         if _GENE in roots and "cell" not in roots and not best.exact and self._drops_cells(best):
             return "It speaks of genes, and the nearest step drops cells."
@@ -179,10 +175,19 @@ class Judge:
         """A clause that asks for a picture gets one."""
         asks = any(word in vocabulary().drawing for word, _ in words)
         steps = [STEPS.get(name) for match in chosen for name in match.entry.steps]
+        other = next((t for w, t in words if w in _OTHER_LAYOUTS), None)
+        if other and any(step.id == "plot_umap" for step in steps):
+            return Rejected("", f"No step draws {other!r}; the UMAP can be drawn.", ("plot_umap",))
         if asks and not any("fig" in step.writes or step.outputs for step in steps):
             ids = tuple(match.entry.id for match in chosen)
             return Rejected("", f"No step draws {', '.join(ids)}.", ("plot_umap", *ids))
         return chosen
+
+
+def said(match: Match, roots: Sequence[str]) -> bool:
+    """Whether the words that an entry cannot do without are among those of the clause."""
+    needed = vocabulary().needs.get(match.entry.id)
+    return needed is None or bool(needed & set(roots))
 
 
 def quoted(words: Sequence[tuple[str, str]]) -> str:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from ovagent_jupyter.omics.planner.reading import Reading
 from ovagent_jupyter.omics.planner.words import stem, vocabulary
 from ovagent_jupyter.omics.state import Column, DataState
-
-if TYPE_CHECKING:
-    from ovagent_jupyter.omics.planner.grammar import Reading
 
 CLUSTERINGS = ("leiden", "louvain", "seurat_clusters", "clusters", "cluster")
 """Columns that hold clusters, the usual one first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
@@ -13,10 +13,12 @@ from ovagent_jupyter.omics.planner.columns import (
     place_genes,
     place_groups,
 )
-from ovagent_jupyter.omics.planner.grammar import Fact
-from ovagent_jupyter.omics.planner.naming import BATCHES
+from ovagent_jupyter.omics.planner.conflicts import conflicts
+from ovagent_jupyter.omics.planner.naming import CLUSTERINGS
 from ovagent_jupyter.omics.planner.order import ancestors
+from ovagent_jupyter.omics.planner.reading import Fact
 from ovagent_jupyter.omics.planner.recipes import recipes
+from ovagent_jupyter.omics.planner.required import fill_required
 from ovagent_jupyter.omics.planner.resolve import Resolution
 from ovagent_jupyter.omics.planner.wanted import Problem, Wanted
 from ovagent_jupyter.omics.state import DataState
@@ -41,6 +43,7 @@ _CONCEPTS: Mapping[str, tuple[str, ...]] = {
     "min_genes": ("filter_cells.min_genes",), "max_genes": ("filter_cells.max_genes",),
     "min_counts": ("filter_cells.min_counts",), "max_counts": ("filter_cells.max_counts",),
     "max_mito": ("filter_mito.max_pct_mt",), "min_cells": ("filter_genes.min_cells",),
+    "min_gene_counts": ("filter_genes.min_counts",),
     "method": ("markers.method", "de_two_groups.method"), "metric": ("neighbors.metric",),
     "legend": ("plot_umap.legend_loc",), "flavor": ("hvg.flavor",),
     "n_genes_shown": ("hvg.n_top_genes", "hvg_v3.n_top_genes", "marker_table.n_top",
@@ -66,6 +69,18 @@ _MISTAKEN = {
                       "Say 'keep cells with ...' or 'remove cells with ...'."),
     "unclear_counts": ("It could mean keeping or dropping these cells.",
                        "Say 'keep cells with ...' or 'remove cells with ...'."),
+    "share_genes": ("Cells are kept by a number of genes, not by a share.",
+                    "Say it as a number: 'at least 200 genes'."),
+    "share_counts": ("Cells are kept by a number of counts, not by a share.",
+                     "Say it as a number: 'at least 500 counts'."),
+    "share_cells": ("Genes are kept by a number of cells, not by a share.",
+                    "Say it as a number: 'keep genes in at least 3 cells'."),
+    "unclear_cells": ("It could mean keeping or dropping these genes.",
+                      "Say 'keep genes in at least 3 cells'."),
+    "unclear_gene_counts": ("It could mean keeping or dropping these genes.",
+                            "Say 'keep genes with at least 10 counts'."),
+    "max_gene_counts": ("Genes can be kept by the least number of counts only.",
+                        "Say 'keep genes with at least 10 counts'."),
     "umap_dims": ("Plots are drawn in two dimensions.", "Say 'plot the umap'."),
     "max_cells": ("Genes can be kept by the least number of cells only.",
                   "Say 'keep genes in at least 3 cells'."),
@@ -73,6 +88,8 @@ _MISTAKEN = {
 _AGAIN = re.compile(
     r"\b(?:re-?(?:cluster|run|comput|do|calculat|embed)\w*|again|anew|afresh)\b", re.IGNORECASE
 )
+_NAMING = frozenset("as called named name into in under to it key signature score file".split())
+"""Words that stand before a new name in quotes."""
 _CHAINED = frozenset(
     "normalize log1p hvg pca neighbors umap leiden markers diffmap tsne doublets".split()
 )
@@ -89,21 +106,38 @@ class Assignment:
 def assign(found: Resolution, state: DataState | None) -> Assignment:
     """The asked steps with the parameters that the request gives them."""
     result = Assignment()
-    for number, text in enumerate(found.texts):
+    for number in range(len(found.texts)):
         _add_steps(number, found, result)
+    for number, text in enumerate(found.texts):
         clause = _Clause(number, text, found, result, state)
         for fact in found.facts[number]:
             clause.give(fact)
         for wanted in clause.steps():
             fill_from_words(wanted, text, state)
+    _rank_named_groups(result.wanted, found)
     _share_top(result.wanted)
-    _fill_required(result, state)
+    result.problems += conflicts(result.wanted, found.texts, state)
+    result.problems += fill_required(result.wanted, state)
     compared = result.wanted.get("de_two_groups")
     if compared is not None and "group" in compared.params and "reference" not in compared.params:
         why = f"It is not said what to compare {compared.params['group']!r} with."
         text = found.texts[compared.clause]
         result.problems.append(Problem(text, why, "Name it: 'vs rest', or another group."))
     return result
+
+
+def _rank_named_groups(wanted: dict[str, Wanted], found: Resolution) -> None:
+    """A table of some groups needs the markers of the column that holds these groups."""
+    table = wanted.get("marker_table")
+    if table is None or not table.params.get("group") or "markers" in wanted:
+        return
+    columns = {
+        f.key for number in table.clauses for f in found.facts[number] if f.kind == "group"
+    } - set(CLUSTERINGS)
+    if len(columns) == 1:
+        ranked = Wanted("markers", table.reason, table.clause, member=True)
+        ranked.params["groupby"] = columns.pop()
+        wanted["markers"] = ranked
 
 
 def _share_top(wanted: dict[str, Wanted]) -> None:
@@ -206,6 +240,9 @@ class _Clause:
 
     def _param(self, fact: Fact) -> None:
         key = fact.key.removeprefix("=")
+        if key == "max_mito" and isinstance(fact.value, int | float) and fact.value > 100:  # noqa: PLR2004 - percent
+            self.problem(fact, f"{fact.text!r} is more than 100%.", "Say 'mito < 20%'.")
+            return
         if key in _MISTAKEN and key not in _CONCEPTS:
             self.problem(fact, *_MISTAKEN[key])
             return
@@ -231,12 +268,19 @@ class _Clause:
     def _elsewhere(self, key: str, named: bool, here: set[str]) -> list[str]:  # noqa: FBT001
         """A step upstream of this clause, or asked in another clause, that takes the param."""
         targets = self._targets(key, named)
+        if key in _FOR_ALL and key != "use_raw":
+            here = set()  # "top 10 DE genes" is no number of variable genes
         up = {name for step in here for name in ancestors(step)} & _CHAINED
         upstream = [_UPSTREAM[key]] if key in _UPSTREAM else targets
         found = [t for t in upstream if t.partition(".")[0] in up]
         if found:
             return found
-        return [t for t in targets if t.partition(".")[0] in self.result.wanted]
+        found = [t for t in targets if t.partition(".")[0] in self.result.wanted]
+        if found or key in _FOR_ALL:
+            return found
+        # a list such as "2000 hvgs, 50 pcs, leiden": another clause's step leads there
+        anywhere = {name for step in self.result.wanted for name in ancestors(step)} & _CHAINED
+        return [t for t in upstream if t.partition(".")[0] in anywhere]
 
     def _set(self, step: str, name: str, fact: Fact) -> None:
         wanted = self.result.wanted.get(step)
@@ -286,6 +330,8 @@ class _Clause:
 
     def _name(self, fact: Fact, steps: list[Wanted]) -> None:
         for wanted in steps:
+            if fact.key and fact.key not in _NAMING:
+                break
             if wanted.id == "save_h5ad" and "path" not in wanted.params:
                 wanted.params["path"] = f"{fact.value}.h5ad"
                 return
@@ -315,6 +361,10 @@ class _Clause:
 
     def _mention(self, fact: Fact, steps: list[Wanted]) -> None:
         variable = fact.text.removeprefix("@")
+        known = {"concat", "label_transfer"} & {wanted.id for wanted in steps}
+        if not known and self.state is not None and variable != self.state.name:
+            why = f"The steps work on {self.state.name}, not on {variable}."
+            self.problem(fact, why, f"Leave {fact.text} out, or say which data to use.")
         for wanted in steps:
             if wanted.id == "concat":
                 held = wanted.params.setdefault("adatas", [])
@@ -347,52 +397,3 @@ def _fitted(param: Param, value: object) -> object:
 
 def _allowed(param: Param) -> str:
     return " or ".join(param.choices) if param.choices else f"a {param.kind}"
-
-
-def _fill_required(result: Assignment, state: DataState | None) -> None:
-    """Batch columns are guessed by name; anything else required must have been said."""
-    for wanted in result.wanted.values():
-        for param in _missing(wanted):
-            held = None
-            if param.name in ("batch_key", "sample") and state is not None:
-                held = next((name for name in BATCHES if name in state.obs), None)
-            if held:
-                wanted.params[param.name] = held
-            elif wanted.clauses:
-                why, next_step = _missing_text(wanted.id, param, state)
-                result.problems.append(Problem(wanted.reason[12:-1], why, next_step))
-        key = wanted.preset
-        for name, value in list(key.items()):
-            if isinstance(value, list):
-                batch = result.wanted.get("harmony")
-                known = batch.params.get("batch_key") if batch else None
-                key[name] = [str(known) if item == "{batch_key}" else item for item in value]
-
-
-def _missing(wanted: Wanted) -> Iterator[Param]:
-    for param in STEPS.get(wanted.id).params:
-        if param.required and param.name not in wanted.params:
-            yield param
-
-
-def _missing_text(step: str, param: Param, state: DataState | None) -> tuple[str, str]:
-    columns = [] if state is None else [
-        c.name for c in state.obs.values() if c.kind in ("categorical", "string")
-    ]  # fmt: skip
-    said = f" (columns: {', '.join(columns[:6])})" if columns else ""
-    texts = {
-        "batch_key": (f"It is not said which column holds the batches{said}.",
-                      "Name it: 'integrate by <column>'."),
-        "sample": (f"It is not said which column holds the samples{said}.",
-                   "Name it: 'per <column>'."),
-        "path": ("No file is named.", "Name it: 'load pbmc.h5ad', 'save to result.h5ad'."),
-        "genes": ("No gene of the data is named.", "Name genes: 'score CD3D, CD3E'."),
-        "group": ("It is not said which groups to compare.",
-                  "Name two: 'compare cluster 0 vs 3', or 'cluster 0 vs rest'."),
-        "mapping": ("The new names are missing.", "Say 'rename cluster 0 to T cells'."),
-        "adatas": ("It is not said which variables to combine.", "Say 'merge @a and @b'."),
-        "ref": ("No reference is named.", "Say 'transfer labels from @ref'."),
-        "label": ("It is not said which column of the reference to transfer.",
-                  "Say 'transfer labels from @ref by <column>'."),
-    }  # fmt: skip
-    return texts.get(param.name, (f"{step} needs {param.name}.", f"Say {param.name}=..."))

@@ -19,7 +19,8 @@ MORE = (
 )
 MITO = (
     r"(?:(?:the )?(?:percent(?:age)?|fraction|pct|%)?(?: of)?[ ._-]?(?:mitochondri(?:al|a)|mito|mt)"
-    r"(?:[ ._-]?(?:reads?|counts?|content|genes?|fraction|percent(?:age)?|pct|rna|%))*|"
+    r"(?:[ ._-]?(?:reads?|transcripts?|umis?|counts?|content|genes?|fraction|percent(?:age)?|pct|"
+    r"rna|%))*|"
     r"pct_counts_mt|percent\.mt|percent_mito)"
 )
 GENES = (
@@ -34,14 +35,27 @@ CELLS = r"(?:n_?cells|cells)"
 FIELDS = {"mito": MITO, "genes": GENES, "counts": COUNTS, "cells": CELLS}
 DROPS = re.compile(
     r"\b(?:remov\w*|drop\w*|exclud\w*|discard\w*|get rid of|throw(?: away| out)?|eliminat\w*|"
-    r"filter(?:ing)? out|trim\w*)\b",
+    r"filter(?:ing|ed|s)? out|trim\w*|toss\w*|weed(?:ed)? out|kick(?:ed)? out|ditch\w*)\b",
     re.IGNORECASE,
 )
 KEEPS = re.compile(
-    r"\b(?:keep\w*|retain\w*|subset\w*|select\w*|requir\w*|with at least|only)\b", re.IGNORECASE
+    r"\b(?:kept|keep\w*|retain\w*|subset\w*|select\w*|requir\w*|with at least|only)\b",
+    re.IGNORECASE,
 )
 FILTERS = re.compile(r"\bfilter\w*\b", re.IGNORECASE)
 SIGNS = re.compile(r"[<>≤≥]")
+PASSIVE = re.compile(
+    r"^[^,;.\n]*?\b(?:should|must|shall|ha(?:ve|s) to|needs? to|are to|is to|to|gets?|can|will)\s+"
+    r"(?:be |get |go\b)?(?P<verb>[^,;.\n]*)|^\s*(?:[:)]|->|→|=>)\s*(?P<order>[^,;.\n]*)",
+    re.IGNORECASE,
+)
+"""A verb after the threshold: "... should be removed", "...: drop"."""
+OF_GENES = re.compile(
+    r"\b(?:filter\w*|remov\w*|drop\w*|keep\w*|retain\w*|exclud\w*|discard\w*|select\w*)"
+    r"(?: out)?(?: all| the| any| only| those)* (?P<what>genes?|features|cells?)\b",
+    re.IGNORECASE,
+)
+BARE = re.compile(r"\bcells?\b[^,;:(]*$", re.IGNORECASE)
 FRACTION = 1.0
 
 
@@ -64,20 +78,28 @@ THRESHOLDS = tuple(
 )
 MITO_LIMIT = (
     compiled(
-        rf"\b{MITO}\s*(?:cut-?off|threshold|limit|filter)?\s*(?:of|to|at|=|:|is)?\s*"
-        rf"(?P<value>{NUMBER})\s*(?P<unit>%|percent\b)"
+        rf"\b(?:max(?:imum|imal)?\s+)?{MITO}\s*(?:cut-?off|threshold|limit|filter)?"
+        rf"\s*(?:of|to|at|=|:|is)?\s*(?P<value>{NUMBER})\s*(?P<unit>%|percent\b)"
     ),
     compiled(
         rf"(?P<value>{NUMBER})\s*(?P<unit>%|percent)\s*{MITO}\s*(?:cut-?off|threshold|limit)\b"
     ),
 )
+NAMED_LIMIT = compiled(
+    rf"\b(?P<bound>min|max)(?:imum|imal)?[ _](?:number of )?(?P<what>genes|counts|umis|cells)\s*"
+    rf"(?:per (?:cell|gene)\s*)?(?:of|:|=|is|to)?\s*(?P<value>{NUMBER})(?!\s*%)"
+)
 BETWEEN = tuple(
     (
         name,
         compiled(
-            rf"\b(?:{words}\s+)?(?:between|from)\s+(?P<low>{NUMBER})\s*(?:and|to|-|–)\s*"
-            rf"(?P<high>{NUMBER})(?:\s+{words})?\b|"
-            rf"(?P<least>{NUMBER})\s*<=?\s*{words}\s*<=?\s*(?P<most>{NUMBER})"
+            rf"(?:\b(?P<outside>outside)(?: of)?(?: the range)?(?: of)?\s+)?"
+            rf"\b(?:{words}\s+)?(?:(?:is |are )?(?:between|from|in the range(?: of)?)\s+)?"
+            rf"(?P<low>{NUMBER})\s*(?:and|to|-|–)\s*(?P<high>{NUMBER})(?![\d.]*\s*%)"
+            rf"(?:\s+(?:expressed |detected )?{words})?\b|"
+            rf"(?P<least>{NUMBER})\s*<=?\s*{words}\s*<=?\s*(?P<most>{NUMBER})|"
+            rf"\b(?:with|ha(?:ve|s|ving)|expressing)\s+{MORE}\s*(?P<above>{NUMBER})\s*(?:and|but)\s*{LESS}\s*(?P<below>{NUMBER})"
+            rf"\s+{words}\b"
         ),
         compiled(rf"\b{words}\b"),
     )
@@ -87,6 +109,7 @@ BETWEEN = tuple(
 ASSIGNED = compiled(
     rf"\b(?P<name>[a-z]\w*)\s*=\s*(?P<value>{NUMBER}%?|true|false|none|'[^']*'|\"[^\"]*\"|[\w.-]+)"
 )
+CPM = compiled(r"\b(?:to |as |in )?(?:cpm|counts per million)\b")
 LINK = r"\s*(?:(?:parameter|value|set)\s+)?(?:of|to|at|is|:|=|equal to|equals|set to)?\s*"
 
 WORDED: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
@@ -104,6 +127,9 @@ WORDED: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("n_comps", rf"\b(?:n_?comps|components|dims)\b{LINK}(?P<value>{NUMBER})"),
         ("n_neighbors", rf"\b(?P<value>{NUMBER})[\s-]*(?:nearest[\s-])?neighbou?rs?\b"),
         ("n_neighbors", rf"\b(?:n_?neighbou?rs|k|neighbou?rs)\b{LINK}(?P<value>{NUMBER})"),
+        ("n_top_genes", rf"\b(?:using|with|on|from)\s+(?:the\s+|only\s+)*(?:top\s+|best\s+)?"
+                        rf"(?P<value>{NUMBER})\s*(?:most\s+)?(?:(?:highly[ -])?variable "
+                        r"(?:genes|features)|hvgs?)\b"),
         ("n_top_genes", rf"\b(?:the )?(?:top )?(?P<value>{NUMBER})(?=\s*(?:most |top )?"
                         r"(?:highly[ -])?variable|\s*hvgs?\b|\s*informative)"),
         ("n_top_genes", rf"\b(?:n_?top_?genes|hvgs)\b{LINK}(?P<value>{NUMBER})"),
@@ -128,7 +154,7 @@ WORDED: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("fraction", rf"\b(?P<value>{NUMBER})\s*(?P<unit>%|percent)\s*(?:of )?(?:the |all )?"
                      r"(?=cells|data)"),
         ("fraction", rf"\bfraction\b{LINK}(?P<value>{NUMBER})"),
-        ("n_cells", rf"\b(?:to|only|just|take|keep|random|of|n|sample|subsample|downsample)\s+"
+        ("n_cells", rf"(?:\b(?:to|only|just|take|keep|random|of|n)\s+|(?<=sample\s))"
                     rf"(?P<value>{NUMBER})\s*(?=(?:random |randomly chosen )?cells\b)"),
         ("n_cells", rf"\b(?P<value>{NUMBER})\s+(?=(?:random|randomly \w+) cells\b)"),
         ("n_dcs", rf"\b(?P<value>{NUMBER})\s*(?:diffusion components|dcs)\b"),
@@ -149,7 +175,8 @@ CHOICES: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
         ("metric", "correlation", r"\bcorrelation (?:distance|metric)\b"),
         ("legend", "on data", r"\blegends? on (?:the )?(?:data|plot|clusters)\b|"
                               r"\blabels? on (?:the )?(?:data|plot|clusters)\b"),
-        ("flavor", "cell_ranger", r"\bcell[ _]?ranger flavou?r\b"),
+        ("flavor", "cell_ranger", r"\bcell[ _]?ranger flavou?r\b|"
+                                  r"\bflavou?r\s*(?:of|=|:)?\s*cell[ _]?ranger\b"),
         ("style", "matrixplot", r"\b(?=matrix[ -]?plots?\b)"),
         ("style", "stacked_violin", r"\b(?=stacked[ -]violins?\b)"),
         ("use_rep", "X_pca_harmony", r"\b(?:on|using|from|with) (?:the )?"
@@ -173,7 +200,7 @@ PATH = compiled(
     r"(?P<quote>['\"])(?P<quoted>[^'\"]*[/.][^'\"]*)(?P=quote)|"
     r"(?<![\w/])(?P<plain>(?:(?:~|\.{1,2})?/|\w:\\)?[\w./\\+-]*\.(?:h5ad|h5|mtx|loom|csv|tsv|txt|rds|"
     r"zarr|parquet|png|pdf|svg|ipynb)(?:\.gz)?)(?!\w)|"
-    r"(?<![\w/.])(?P<folder>(?:~|\.{1,2})?/[\w.+-]+(?:/[\w.+-]*)*|[\w.+-]+/(?:[\w.+-]+/)*"
+    r"(?<![\w/.])(?!w/o?(?:\s|$))(?P<folder>(?:~|\.{1,2})?/[\w.+-]+(?:/[\w.+-]*)*|[\w.+-]+/(?:[\w.+-]+/)*"
     r"(?:[\w.+-]*filtered\w*[\w.+-]*|[\w.+-]*raw_feature\w*)?/?(?=\s|$)|"
     r"\bfiltered_feature_bc_matrix\b/?)"
 )

@@ -13,6 +13,7 @@ from ovagent_jupyter.omics.planner import clauses, grammar
 from ovagent_jupyter.omics.planner.chaining import Chain
 from ovagent_jupyter.omics.planner.judge import Rejected
 from ovagent_jupyter.omics.planner.naming import DataNames
+from ovagent_jupyter.omics.planner.numerals import in_digits
 from ovagent_jupyter.omics.planner.params import assign
 from ovagent_jupyter.omics.planner.plan import Plan
 from ovagent_jupyter.omics.planner.recipes import recipes
@@ -75,12 +76,14 @@ def plan(
     """
     request = unicodedata.normalize("NFKC", request)
     _readable(request)
+    request = in_digits(request)
     index = current_index()
     names = DataNames.of(state, index.known)
     polite = clauses.without_courtesy(request)
     reading = grammar.read(polite, names)
     resolver = Resolver(request, reading.facts, index)
-    found = resolver.resolve(clauses.split(reading.text, resolver.is_action))
+    taken = [fact.start for fact in reading.facts]
+    found = resolver.resolve(clauses.split(reading.text, resolver.is_action, taken))
     for fact in reading.facts:
         if fact.kind == "claim" and state is not None:
             state = replace(state, x=XState(XKind(str(fact.value)), 1.0, "The user says so."))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from ovagent_jupyter.omics.planner.clauses import Clause
 from ovagent_jupyter.omics.planner.exclusions import exclude
-from ovagent_jupyter.omics.planner.grammar import Fact
 from ovagent_jupyter.omics.planner.judge import Judge, Rejected
+from ovagent_jupyter.omics.planner.mood import counts_cells, is_question, not_an_order
+from ovagent_jupyter.omics.planner.reading import Fact
 from ovagent_jupyter.omics.planner.retrieval import Index, Match, clause_words, search
 from ovagent_jupyter.omics.planner.words import stem, tokens, vocabulary
 
@@ -18,7 +19,10 @@ _IMPLIED = {
     "min_genes": "filter_cells", "max_genes": "filter_cells", "unclear_genes": "filter_cells",
     "min_counts": "filter_cells", "max_counts": "filter_cells", "unclear_counts": "filter_cells",
     "max_mito": "filter_mito", "keep_high_mito": "filter_mito", "min_cells": "filter_genes",
-    "nmads": "filter_mad",
+    "share_genes": "filter_cells", "share_counts": "filter_cells", "share_cells": "filter_genes",
+    "unclear_cells": "filter_genes", "max_cells": "filter_genes",
+    "min_gene_counts": "filter_genes", "unclear_gene_counts": "filter_genes",
+    "max_gene_counts": "filter_genes", "nmads": "filter_mad",
 }  # fmt: skip
 _FILTER_WORDS = frozenset(
     stem(word)
@@ -34,11 +38,15 @@ _SHOWS = {
     "qc_metrics": "plot_qc_violin", "annotate_signatures": "plot_umap",
 }  # fmt: skip
 """What "plot them" means after a step."""
+_QUALIFIED = re.compile(
+    r"\b(?:(?:that|which|who)\s+(?:are|is|were|do|does|have)|cells|genes)\s*(?:not|n't)\s*$", re.I
+)
 _REMOVES = {"doublets": "drop_doublets"}
 _RENAMING = frozenset(stem(word) for word in ("rename", "relabel", "label", "name", "call"))
 _METRIC_WORDS = frozenset(stem(w) for w in ("mito", "fraction", "ribo", "hb", "umi"))
 """Names of quality metrics: in a list they are items, not requests."""
-_REMOVE, _CELL_TYPE = stem("remove"), stem("celltype")
+_REMOVE, _CELL_TYPE, _DOUBLET = stem("remove"), stem("celltype"), stem("doublet")
+_SCALE = stem("scale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,7 @@ class Resolver:
         self._lend_facts(clauses, found)
         for number, clause in enumerate(clauses):
             if clause.negated:
-                left_out = exclude(clause.text, self.index)
+                left_out = self._excluded(clause, found.facts[number])
                 if isinstance(left_out, Rejected):
                     found.rejected.append(replace(left_out, clause=found.texts[number]))
                 else:
@@ -111,6 +119,17 @@ class Resolver:
             else:
                 self._clause(clause, number, clauses, found)
         return found
+
+    def _excluded(self, clause: Clause, facts: Sequence[Fact]) -> set[str] | Rejected:
+        """What a negated clause leaves out; parts of the data and values cannot be left out."""
+        named = [fact.text for fact in facts if fact.kind != "claim"]
+        if named:
+            why = f"No step leaves out {named[0]!r}; only whole steps can be left out."
+            return Rejected(clause.text, why, kind="vague")
+        if _QUALIFIED.search(self.request[: clause.start]):
+            why = "It speaks of a part of the cells or genes; steps work on all of them."
+            return Rejected(clause.text, why, kind="vague")
+        return exclude(clause.text, self.index)
 
     def _lend_facts(self, clauses: Sequence[Clause], found: Resolution) -> None:
         """Give the facts of clauses without words ("using 30 pcs") to the clause before."""
@@ -133,6 +152,10 @@ class Resolver:
         if refused is not None:
             found.rejected.append(Rejected(text, refused, kind="refused"))
             return
+        why = not_an_order(text)
+        if why:
+            found.rejected.append(Rejected(text, why, kind="vague"))
+            return
         implied = self._implied(facts)
         words = clause_words(clause.text, self.index)
         content = [word for word, _ in words if word not in vocabulary().light]
@@ -140,7 +163,7 @@ class Resolver:
             self._filtering(number, implied, words, found)
             return
         if not content:
-            meant = self._meant(text, facts)
+            meant = self._meant(text, facts, bare=not clause.text.strip())
             if meant:
                 self._keep(meant, number, text, found)
             elif (facts and not self._lends(facts, clause)) or (not facts and words):
@@ -163,6 +186,8 @@ class Resolver:
             return search(["cluster", "renam"], self.index, ("rename_clusters",))[:1]
         if said == {"plot"} and kinds & {"genes", "column"}:
             return search(["plot", "umap"], self.index, ("plot_umap",))[:1]
+        if said == {_SCALE} and any(fact.key == "target_sum" for fact in facts):
+            return search([stem("normalize")], self.index, ("normalize",))[:1]
         if said not in ({"plot"}, {_REMOVE}):
             return None
         before = [step for asked in found.asked if asked.clause < number for step in asked.steps]
@@ -173,10 +198,14 @@ class Resolver:
             return Rejected("", f"It does not say what to {verb}.", kind="vague")
         return search([content[0], *tokens(follow.replace("_", " "))], self.index, (follow,))[:1]
 
-    def _meant(self, text: str, facts: Sequence[Fact]) -> list[Match]:
+    def _meant(self, text: str, facts: Sequence[Fact], *, bare: bool) -> list[Match]:
         """A parameter that stands for its step: "resolution 0.7", "compute 20 PCs"."""
         keys = {fact.key.removeprefix("=") for fact in facts if fact.kind != "mention"}
-        if keys == {"resolution"}:
+        if "method" in keys and any(fact.kind == "group" for fact in facts):
+            return search(["compar"], self.index, ("de",))[:1]
+        if "n_top_genes" in keys <= {"n_top_genes", "flavor"}:
+            return search(["hvg"], self.index, ("hvg",))
+        if keys == {"resolution"} and not bare:
             return search(["cluster"], self.index, ("cluster",))
         computes = re.search(r"\b(?:compute|calculate|run)\b", text, re.IGNORECASE)
         if keys and keys <= {"n_pcs", "n_comps"} and computes:
@@ -221,6 +250,10 @@ class Resolver:
     ) -> None:
         """A clause with thresholds filters; what else it says must be about filtering or QC."""
         text = found.texts[number]
+        if is_question(text) or counts_cells(text):
+            why = "It asks about cells, and does not say to keep or remove any."
+            found.rejected.append(Rejected(text, why, tuple(implied), "question"))
+            return
         left = [word for word, _ in words if word not in _FILTER_WORDS]
         more: list[Match] = []
         if left:
@@ -230,6 +263,9 @@ class Resolver:
                 found.rejected.append(Rejected(text, why, tuple(implied)))
                 return
         said = {word for word, _ in words}
+        if _DOUBLET in left and said & {_REMOVE, "filter"}:
+            # "remove cells with < 200 genes and doublets": the verb is for both
+            more = search([_REMOVE, *left], self.index, ("drop_doublets",))
         if "qc" in said:
             more = search(["qc"], self.index, ("qc",))
         found.asked += [

@@ -45,6 +45,10 @@ class Vocabulary:
     light: frozenset[str]
     english: frozenset[str]
     destructive: frozenset[str]
+    praise: frozenset[str]
+    """Words that change nothing about a request: "a beautiful umap"."""
+    needs: Mapping[str, frozenset[str]]
+    """Entry → stems of which a clause has to say one."""
     drawing: frozenset[str]
     refused: tuple[Refused, ...]
     phrases: Mapping[str, tuple[str, ...]]
@@ -67,6 +71,8 @@ def vocabulary() -> Vocabulary:
         light=frozenset(stem(word) for word in held["light"]),
         english=frozenset(held["english"].split()),
         destructive=frozenset(stem(word) for word in held["destructive"]),
+        praise=frozenset(held["praise"].split()),
+        needs={key: frozenset(map(stem, value)) for key, value in held["needs"].items()},
         drawing=frozenset(held["drawing"]),
         refused=tuple(
             Refused(row["topic"], re.compile(rf"(?<!\w)(?:{row['pattern']})(?!\w)", re.IGNORECASE))

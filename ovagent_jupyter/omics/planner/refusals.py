@@ -1,0 +1,48 @@
+"""Why a step cannot run on what X holds, said so that the user can act on it."""
+
+from __future__ import annotations
+
+from ovagent_jupyter.errors import WorkflowNeedsFallback
+from ovagent_jupyter.omics.state import DataState
+from ovagent_jupyter.omics.step import Step, XKind
+
+HOLDS = {
+    XKind.COUNTS: "counts", XKind.NORM: "normalised values", XKind.LOGNORM: "log-normalised values",
+    XKind.SCALED: "scaled values", XKind.RESIDUAL: "residuals",
+    XKind.CORRECTED: "batch-corrected values", XKind.UNKNOWN: "values of unknown kind",
+}  # fmt: skip
+"""What X holds, in words."""
+
+
+def unsure(step: Step, state: DataState, *, loaded: bool) -> WorkflowNeedsFallback:
+    """The step depends on X, and it is not certain what X holds.
+
+    Args:
+        step: The step.
+        state: The data when the step would run.
+        loaded: Whether the plan itself loads or changes X before.
+    """
+    return WorkflowNeedsFallback(
+        f"It is not certain what X of {state.name} holds, and {step.id} depends on it.",
+        missing_slots=("X",),
+        nearest_steps=(step.id,),
+        why=state.x.evidence,
+        next_step="Load it first, and ask for the rest in the next request."
+        if loaded
+        else "Say it: add 'the data are raw counts' or 'the data are log-normalised'.",
+    )
+
+
+def unfit(step: Step, state: DataState) -> WorkflowNeedsFallback:
+    """X holds what the step cannot use."""
+    wanted = " or ".join(sorted(HOLDS[kind] for kind in step.needs_x))
+    counts = XKind.COUNTS in step.needs_x
+    return WorkflowNeedsFallback(
+        f"{step.id} needs {wanted}, but X holds {HOLDS[state.x.kind]}.",
+        missing_slots=("layers/counts",) if counts else ("X",),
+        nearest_steps=(step.id,),
+        why=state.x.evidence,
+        next_step="Load the data with its counts, in X or in layers['counts']."
+        if counts
+        else "Start from log-normalised values or from counts.",
+    )
