@@ -30,6 +30,9 @@ _PAST = {
 """Transforms of X that are behind us in these states."""
 _NAMED_BY = {"leiden": ("cluster",), "markers": ("markers",), "harmony": ("integrate",)}
 """Step → recipes that stand for it; the others only bring it along."""
+_DEFAULT = re.compile(
+    r" \((?:[\d,]+ (?:counts|genes)[^)]*|[^)]* test|[^)]*by default|[^)]*if nothing[^)]*)\)$"
+)
 _KEEPS_ALL = frozenset({"subset_hvg", "regress_out", "combat"})
 
 
@@ -348,7 +351,7 @@ class Chain:
         self.planned.append(
             PlannedStep(
                 id=step.id,
-                title=step.title,
+                title=_title(step, wanted),
                 params=dict(params),
                 code=code,
                 reason=wanted.reason,
@@ -376,6 +379,11 @@ class Chain:
                     "Compute them again before use.",
                 )
             )
+
+
+def _title(step: Step, wanted: Wanted) -> str:
+    """The step's title, without the default that it names where the user set another value."""
+    return _DEFAULT.sub("", step.title) if wanted.params else step.title
 
 
 def _decoration(slot: str) -> bool:

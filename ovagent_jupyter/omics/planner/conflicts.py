@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ovagent_jupyter.omics.planner.naming import BATCHES, CLUSTERINGS
 from ovagent_jupyter.omics.planner.wanted import Problem, Wanted
 from ovagent_jupyter.omics.state import DataState
+from ovagent_jupyter.omics.step import STEPS
 
 _PER_CLUSTER = re.compile(
     r"\b(?:per|within|in (?:each|every)|for (?:each|every)|across)\s+(?:\w+\s+)?clusters?\b", re.I
@@ -20,6 +21,8 @@ _METRIC = re.compile(
 )
 _ALL_GENES = re.compile(r"\ball (?:of )?(?:the |my )?(?:\d+ )?(?:genes|features)\b", re.I)
 _AGAINST = re.compile(r"\b(?:vs\.?|versus|against)\b|~", re.I)
+_SCORE = re.compile(r"\b(?:the |its |their )scores?\b", re.I)
+_MARKERS_AND = re.compile(r"\bmarkers?(?: genes?)?\s*(?:,|and\b|&|plus\b|\+)", re.I)
 _MADE_BY = {"leiden": "leiden", "louvain": "louvain"}
 _SHOWN = 6
 
@@ -34,7 +37,15 @@ def conflicts(
         texts: The clauses as typed.
         state: The data; None when nothing is loaded.
     """
-    checks: tuple[_Check, ...] = (_two_groupings, _within, _metrics_of_mads, _all_genes, _gene_pair)
+    checks: tuple[_Check, ...] = (
+        _two_groupings,
+        _within,
+        _metrics_of_mads,
+        _all_genes,
+        _gene_pair,
+        _score,
+        _markers_too,
+    )
     found = [
         problem
         for step in wanted.values()
@@ -42,6 +53,7 @@ def conflicts(
         for check in checks
         for problem in check(step, texts[number])
     ]
+    found += _out_of_turn(wanted, texts)
     if state is not None:
         found += _levels(wanted, texts, state)
         found += _too_many(wanted, texts, state)
@@ -86,6 +98,44 @@ def _gene_pair(wanted: Wanted, text: str) -> Iterator[Problem]:
     if wanted.id == "plot_umap" and several and _AGAINST.search(text):
         why = "Genes are coloured on the UMAP one by one; no step draws one against another."
         yield Problem(text, why, "Say 'plot umap coloured by CD3D and LYZ'.")
+
+
+def _score(wanted: Wanted, text: str) -> Iterator[Problem]:
+    if wanted.id == "plot_umap" and not wanted.params.get("color") and _SCORE.search(text):
+        why = "It is not said which score to show."
+        yield Problem(text, why, "Name it: 'colour the umap by doublet_score'.")
+
+
+def _markers_too(wanted: Wanted, text: str) -> Iterator[Problem]:
+    listed = wanted.params.get("genes")
+    if wanted.id not in ("plot_heatmap", "plot_dotplot") or not isinstance(listed, list):
+        return
+    apart = not any(str(gene).lower() in text.lower() for gene in listed)
+    ends = apart and re.search(r"\bmarkers?(?: genes?)?\s*$", text, re.I)  # "markers" and "CD3D"
+    if listed and (ends or _MARKERS_AND.search(text)):
+        why = "One plot shows either the markers that are found or the genes that are named."
+        yield Problem(text, why, "Ask for two plots.")
+
+
+def _out_of_turn(wanted: Mapping[str, Wanted], texts: Sequence[str]) -> Iterator[Problem]:
+    """Files are read first and written last; what says otherwise is for two requests."""
+    for step in wanted.values():
+        reads = step.id.startswith("load_")
+        if step.clause < 0 or not (reads or step.id == "save_h5ad"):
+            continue
+        others = [w for w in wanted.values() if w is not step and _changes(w.id)]
+        if reads and any(0 <= w.clause < step.clause for w in others):
+            why = "Loading replaces the data, so it cannot come after other steps."
+            yield Problem(texts[step.clause], why, "Ask for it in a request of its own.")
+        if not reads and any(w.clause > step.clause for w in others):
+            why = "The file is written last, with what the later steps change."
+            yield Problem(texts[step.clause], why, "Ask for it in a request of its own.")
+
+
+def _changes(name: str) -> bool:
+    """Whether a step leaves something in the data or on disk."""
+    step = STEPS.get(name)
+    return any(slot != "fig" for slot in step.writes)
 
 
 def _levels(

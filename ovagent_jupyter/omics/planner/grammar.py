@@ -144,7 +144,10 @@ def _verbs(text: str, hit: re.Match[str]) -> tuple[bool, bool, bool]:
     drops = [m.end() for m in DROPS.finditer(before)]
     keeps = [m.end() for m in KEEPS.finditer(before)]
     inverted = bool(drops) and (not keeps or keeps[-1] < drops[-1])
-    listed = inverted and bool(re.search(r"[(:,]|\b(?:by|using)\b", before[drops[-1] :]))
+    # a comma after a threshold, which is blank by now, only goes on with the same verb
+    listed = inverted and bool(
+        re.search(r"[(:]|\b(?:by|using)\b|^[^,]*[^\s,]\s?,", before[drops[-1] :])
+    )
     follows = PASSIVE.search(re.split(between, text[hit.end() :])[0])
     if follows and not (drops or keeps):
         verb = follows["verb"] or follows["order"] or ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ovagent_jupyter.omics.planner.clauses import Clause
 from ovagent_jupyter.omics.planner.exclusions import exclude
-from ovagent_jupyter.omics.planner.judge import Judge, Rejected
+from ovagent_jupyter.omics.planner.judge import Judge, Rejected, quoted
 from ovagent_jupyter.omics.planner.mood import counts_cells, is_question, not_an_order
 from ovagent_jupyter.omics.planner.reading import Fact
 from ovagent_jupyter.omics.planner.retrieval import Index, Match, clause_words, search
@@ -38,6 +38,7 @@ _SHOWS = {
     "qc_metrics": "plot_qc_violin", "annotate_signatures": "plot_umap",
 }  # fmt: skip
 """What "plot them" means after a step."""
+_TITLE = re.compile(r"\bmarkers?(?:\s+genes?)?\s*(?:such as|like|:|\()?\s*$", re.I)
 _QUALIFIED = re.compile(
     r"\b(?:(?:that|which|who)\s+(?:are|is|were|do|does|have)|cells|genes)\s*(?:not|n't)\s*$", re.I
 )
@@ -158,6 +159,7 @@ class Resolver:
             return
         implied = self._implied(facts)
         words = clause_words(clause.text, self.index)
+        words = self._without_title(words, clause, facts)
         content = [word for word, _ in words if word not in vocabulary().light]
         if implied:
             self._filtering(number, implied, words, found)
@@ -175,6 +177,16 @@ class Resolver:
             or self.judge.steps(words, self.request[clause.start : clause.end], facts)
         )
         self._keep(outcome, number, text, found)
+
+    def _without_title(
+        self, words: list[tuple[str, str]], clause: Clause, facts: Sequence[Fact]
+    ) -> list[tuple[str, str]]:
+        """The words without "marker genes" where that only introduces genes: "markers CD3D"."""
+        first = next((fact for fact in facts if fact.kind == "genes"), None)
+        if first is None or not _TITLE.search(self.request[clause.start : first.start]):
+            return words
+        left = [pair for pair in words if pair[0] != "marker"]
+        return left if {word for word, _ in left} - vocabulary().light else words
 
     def _special(
         self, content: Sequence[str], facts: Sequence[Fact], number: int, found: Resolution
@@ -259,7 +271,8 @@ class Resolver:
         if left:
             more = search(left, self.index, ("qc", "filter", "doublets", "drop_doublets"))
             if not more or not more[0].exact:
-                why = f"It mixes a filter with {', '.join(repr(w) for w in left[:3])}."
+                odd = quoted([pair for pair in words if pair[0] in left])
+                why = f"It mixes a filter with {odd}."
                 found.rejected.append(Rejected(text, why, tuple(implied)))
                 return
         said = {word for word, _ in words}

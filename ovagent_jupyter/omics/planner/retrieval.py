@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from rapidfuzz import fuzz
@@ -24,6 +24,8 @@ _UNKNOWN = 1.6
 """Weight of an unknown word, relative to the rarest known one."""
 _PHRASE, _BM25, _FUZZY = 0.6, 0.2, 0.2
 _K1, _B = 1.2, 0.5
+_KEPT = 200
+"""Searches that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class Index:
     weights: Mapping[str, float]
     rarest: float
     mean_length: float
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Match]] = field(
+        default_factory=dict, compare=False
+    )
+    """Searches of late: the clauses of one request are looked up several times."""
 
     @property
     def known(self) -> frozenset[str]:
@@ -141,12 +147,19 @@ def search(words: Sequence[str], index: Index, among: Collection[str] = ()) -> l
     clause = _key(words)
     if not clause:
         return []
+    asked = (clause, tuple(among))
+    if asked in index.found:
+        return list(index.found[asked])
     matches = [
         _match(clause, entry, index)
         for entry in index.entries
         if (not among or entry.id in among) and entry.words & set(clause)
     ]
-    return sorted(matches, key=lambda match: (-match.score, not match.entry.is_recipe))
+    matches.sort(key=lambda match: (-match.score, not match.entry.is_recipe))
+    if len(index.found) >= _KEPT:
+        index.found.clear()
+    index.found[asked] = matches
+    return list(matches)
 
 
 def _match(clause: tuple[str, ...], entry: Entry, index: Index) -> Match:
