@@ -145,12 +145,11 @@ def render(event: AgentEvent) -> str:
 
 def _plan(event: AgentEvent) -> str:
     """The plan below how many steps it has."""
-    table = plan_text(event.data.get("plan"))
-    return f"{event.message}\n{table}" if table else event.message
+    return "\n".join(part for part in (event.message, plan_text(event.data.get("plan"))) if part)
 
 
 def plan_text(plan: object) -> str:
-    """A plan as a table of text: number, step, parameters, and why it is there."""
+    """A plan as a table of text: number, step, parameters, why; then what speaks against it."""
     steps = getattr(plan, "steps", None) or ()
     rows = [
         (f"{number}.", str(getattr(step, "id", step)), _parameters(step), _reason(step))
@@ -160,7 +159,8 @@ def plan_text(plan: object) -> str:
         return ""
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  " + "  ".join([*map(str.ljust, row[:3], widths), row[3]]).rstrip() for row in rows]
-    return "\n".join(lines)
+    findings = getattr(plan, "findings", None) or ()
+    return "\n".join([*lines, *(f"  ! {finding.message}" for finding in findings)])
 
 
 def _parameters(step: object) -> str:

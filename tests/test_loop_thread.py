@@ -112,3 +112,33 @@ def test_calls_run_in_the_thread_that_waits() -> None:
     loop.run(work(), caller.serve)
     assert threads == [threading.main_thread()]
     loop.close()
+
+
+def test_interrupts_that_follow_each_other_at_once_are_one_stop() -> None:
+    loop = LoopThread()
+
+    async def stubborn() -> None:
+        for _ in range(2):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                await asyncio.sleep(60)
+
+    for delay in (0.2, 0.2, 0.21):
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(TurnInterrupted):
+        loop.run(stubborn())
+    loop.close()
+
+
+def test_a_handler_of_the_users_own_stays() -> None:
+    seen = []
+    loop = LoopThread()
+    before = signal.signal(signal.SIGINT, lambda *_: seen.append(True))
+    try:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        loop.run(asyncio.sleep(0.5))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [True]
+    loop.close()

@@ -47,6 +47,13 @@ def bindings_of(
         for diff in changes.diffs
         if diff.kind != "unchanged"
     )
+    if request.outputs:
+        diffs = tuple(
+            replace(diff, name=new)
+            for new, old in request.outputs.items()
+            for diff in diffs
+            if diff.name == old
+        )
     return bindings, diffs
 
 

@@ -144,7 +144,7 @@ class AgentSession:
             emit(Category.CHILD_STARTING, "starting the child kernel …")
             await self.executor.start()
             self._turns_in_child = 0
-        emit(Category.CHILD_READY, "the child kernel is ready")
+        emit(Category.CHILD_READY, "the child kernel is ready", level=Level.DEBUG)
 
     async def _collect(
         self, draft: _Draft, plan: Plan, state: DataState | None, emit: Emitter
@@ -155,6 +155,9 @@ class AgentSession:
         changes = await self.executor.changes((*made, *plan.outputs, *wanted))
         self._tell_left_behind(changes.left_behind, emit)
         bindings, diffs = bindings_of(changes, draft.request, state)
+        for name in (name for name in bindings if _is_backed(draft.request.namespace.get(name))):
+            message = f"{name} was read from its file as needed; the changed one is in memory."
+            emit(Category.NOTICE, message, level=Level.WARNING)
         for new in draft.request.outputs.keys() - bindings.keys():
             message = f"Nothing was made that could be bound to {new!r}."
             emit(Category.NOTICE, message, level=Level.WARNING)
@@ -197,6 +200,10 @@ class AgentSession:
         for message in self.recorder.event(event):
             notice = replace(event, category=Category.NOTICE, message=message, data={})
             self._emit(replace(notice, level=Level.WARNING))
+
+
+def _is_backed(value: object) -> bool:
+    return bool(getattr(value, "isbacked", False))
 
 
 def _fixed(config: AgentConfig) -> tuple[object, ...]:

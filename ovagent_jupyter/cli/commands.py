@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
             return 1
         if out is not None:
             _write_data(turn, out)
+        elif turn.bindings:
+            _say("The changed data was not written; --out FILE keeps it.")
     return 0
 
 
@@ -75,7 +77,10 @@ def history(options: argparse.Namespace) -> int:
     """``ovagent history``: the last turns."""
     from ovagent_jupyter.storage.history import SessionHistory
 
-    for entry in SessionHistory().get_recent(options.number):
+    entries = SessionHistory().get_recent(options.number)
+    if not entries:
+        _say("No turns yet.")
+    for entry in entries:
         mark = "✓" if entry.success else "✗"
         when = f"{entry.timestamp.astimezone():%Y-%m-%d %H:%M}"
         _say(f"{when} {mark} {_line(entry.request)} → {_line(entry.result_summary)}")

@@ -28,6 +28,7 @@ def run_demo(out: Path) -> int:
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     _say(f"Running {source.name} with no key and no network …")
+    _say("(The first time, numerical code is compiled; later runs take seconds.)")
     notebook = _execute(source, out)
     made = [_write_notebook(notebook, out), _write_html(notebook, out)]
     made += _write_figures(notebook, out)

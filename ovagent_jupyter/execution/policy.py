@@ -162,12 +162,12 @@ def _denied(
     error: ChildStartError,
 ) -> SandboxDeniedError:
     level = level_name(executor.isolation)
-    if weaker is None:
-        remedy = error.next_step
-    elif policy is SandboxFallbackPolicy.RAISE:
-        remedy = f"sandbox_fallback_policy='warn' would allow {level_name(weaker.isolation)!r}."
-    else:
-        remedy = f"fallback_floor={level_name(weaker.isolation)!r} would allow that level."
+    remedy = error.next_step
+    if weaker is not None:
+        setting, allowed = "fallback_floor", level_name(weaker.isolation)
+        if policy is SandboxFallbackPolicy.RAISE:
+            setting, allowed = "sandbox_fallback_policy", SandboxFallbackPolicy.WARN_AND_FALLBACK
+        remedy = f"{remedy} Or allow a weaker level with {setting}={str(allowed)!r}.".strip()
     return SandboxDeniedError(
         f"Code cannot be run at level {level!r}, and the policy allows no weaker one.",
         why=f"{error.what} {error.why}".strip(),

@@ -94,9 +94,16 @@ class Commands:
         rows = [("%%ovagent", "a request in words below it: plan, code, run, results")]
         rows += [(f"%%ovagent {name}", text) for name, text in MODES.items() if name != "run"]
         rows += [(f"%ovagent {name}", text) for name, text in COMMANDS.items()]
-        rows += [("", ""), *((f"e.g. {text}", "") for text in EXAMPLES)]
-        note = "Options of a request: " + " ".join(
-            name for a in parser()._actions for name in a.option_strings if name.startswith("--")
+        note = (
+            "Requests: "
+            + "; ".join(EXAMPLES)
+            + ". Options of a request: "
+            + " ".join(
+                name
+                for a in parser()._actions
+                for name in a.option_strings
+                if name.startswith("--")
+            )
         )
         return Shown("What you can type", ("type", "what it does"), tuple(rows), note)
 
@@ -167,10 +174,13 @@ class Commands:
             )
         if not self._namespace.can_undo:
             return Shown("There is nothing to undo")
-        restored, kept = self._namespace.undo()
-        note = f"Left alone, as you bound them anew: {', '.join(kept)}" if kept else ""
-        title = f"Put back: {', '.join(restored)}" if restored else "Nothing was put back"
-        return Shown(title, note=note)
+        undone = self._namespace.undo()
+        parts = {
+            "Put back": undone.restored,
+            "Removed, as they were new": undone.removed,
+            "Left alone, as you bound them anew": undone.kept,
+        }
+        return Shown(". ".join(f"{t}: {', '.join(names)}" for t, names in parts.items() if names))
 
     def _session(self, argument: str) -> Shown:
         if argument:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ovagent_jupyter.omics import Plan
 
 TURN_MIME = "application/vnd.ovagent.turn.v1+json"
+LONG_STEP = 3.0
+"""Seconds after which a running step shows how long it has run."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
 REPAINT_EVERY = 0.1
 """Seconds between two paintings of the header: more often is quadratic in what it holds."""
@@ -59,6 +61,8 @@ class Card:
         self._progress: list[str] = []
         self._captioned = -1
         self._painted_at = 0.0
+        self._step_state = ""
+        self._step_began = 0.0
         self._painted = False
         self._dirty = True
         self._draw: dict[Category, Callable[[AgentEvent], None]] = {
@@ -79,6 +83,8 @@ class Card:
                 draw(event)
             elif event.level in {Level.WARNING, Level.ERROR}:
                 self._notice(event.message)
+        elif self._step_state:
+            self._tick()
         if self._dirty and time.monotonic() - self._painted_at >= REPAINT_EVERY:
             self._paint()
 
@@ -95,8 +101,18 @@ class Card:
     def _on_step_started(self, event: AgentEvent) -> None:
         index = int(str(event.data["index"]))
         self._progress[index] = "▶"
-        self._state = f"step {index + 1} of {len(self._progress)} …"
+        self._step_state = f"step {index + 1} of {len(self._progress)} …"
+        self._step_began = time.monotonic()
+        self._state = self._step_state
         self._dirty = True
+
+    def _tick(self) -> None:
+        """Show how long a step runs once that is long enough to wonder."""
+        elapsed = time.monotonic() - self._step_began
+        if self._state.startswith(self._step_state) and elapsed >= LONG_STEP:
+            state = f"{self._step_state} {elapsed:.0f} s"
+            self._dirty = self._dirty or state != self._state
+            self._state = state
 
     def _on_step_finished(self, event: AgentEvent) -> None:
         mark = "✓" if event.data.get("ok") else "✗"

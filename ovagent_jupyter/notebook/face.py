@@ -120,6 +120,8 @@ class Face:
         if turn.error is not None:
             raise turn.error
         self.namespace.bind(turn.turn_id, turn.bindings)
+        if options.mode == "code" and not hasattr(self.shell, "kernel"):
+            sys.stdout.write(f"\n{turn.code}\n")
         if options.into_next:
             self.shell.set_next_input(turn.code)
 

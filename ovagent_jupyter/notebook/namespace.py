@@ -17,6 +17,18 @@ class Swap:
     after: Mapping[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What became of the names of the last turn."""
+
+    restored: tuple[str, ...] = ()
+    """They have their former value again."""
+    removed: tuple[str, ...] = ()
+    """They were new."""
+    kept: tuple[str, ...] = ()
+    """The user has bound them anew."""
+
+
 class Namespace:
     """The variables of the user's kernel, changed only at the end of a turn.
 
@@ -41,25 +53,22 @@ class Namespace:
         self._last = Swap(turn_id, before, dict(bindings))
         self.variables.update(bindings)
 
-    def undo(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def undo(self) -> Undone:
         """Put back what the last turn replaced.
 
         A name that the user has bound anew since then is left alone.
-
-        Returns:
-            (names put back or removed, names left alone).
         """
         swap, self._last = self._last, None
         if swap is None:
-            return (), ()
-        restored, kept = [], []
+            return Undone()
+        restored, removed, kept = [], [], []
         for name, old in swap.before.items():
             if self.variables.get(name, _ABSENT) is not swap.after[name]:
                 kept.append(name)
-                continue
-            restored.append(name)
-            if old is _ABSENT:
+            elif old is _ABSENT:
+                removed.append(name)
                 self.variables.pop(name, None)
             else:
+                restored.append(name)
                 self.variables[name] = old
-        return tuple(restored), tuple(kept)
+        return Undone(tuple(restored), tuple(removed), tuple(kept))

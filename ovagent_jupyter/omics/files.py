@@ -31,7 +31,8 @@ def check_file(path: Path) -> None:
         return
     if not path.is_file():
         raise DataError(
-            f"There is no file {str(path)!r}.", next_step="Check the path; see %pwd and %ls."
+            f"There is no file {str(path)!r}.",
+            next_step=f"Check the path; the working folder is {str(Path.cwd())!r}.",
         )
     if path.suffix in {".h5ad", ".h5", ".h5mu"}:
         _check_hdf5(path)

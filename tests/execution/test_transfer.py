@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from ovagent_jupyter.errors import HandoverError
-from ovagent_jupyter.execution.executor import ExecutionStatus
+from ovagent_jupyter.execution.executor import CodeError, ExecutionResult, ExecutionStatus
 from ovagent_jupyter.execution.launch import LaunchOptions
+from ovagent_jupyter.execution.transfer import Transfer
 from tests.execution.conftest import Kernel
 
 numpy = pytest.importorskip("numpy")
@@ -70,6 +72,8 @@ async def test_nothing_is_left_in_the_directories(kernel: Kernel, tmp_path: Path
     await kernel.changes()
     (run,) = (tmp_path / "r").iterdir()
     assert {path.name for path in run.iterdir() if path.is_dir()} == set()
+    root = Path((await kernel.value("__import__('os').environ['HOME']")).strip("'")).parent
+    assert {path.name for path in root.iterdir()} == {"home", "lock", "tmp", "work"}
     await asyncio.to_thread(wait_until_gone, left)
 
 
@@ -89,6 +93,21 @@ async def test_code_that_breaks_the_child_side_is_told(kernel: Kernel) -> None:
         await kernel.put({"x": 1})
     with pytest.raises(HandoverError, match="could not be fetched"):
         await kernel.changes()
+
+
+async def test_an_error_of_ours_over_there_is_told_in_its_own_words() -> None:
+    text = "The results cannot be written.\nWhy: No space left on device\nNext: Free disk space."
+
+    async def full(_code: str) -> ExecutionResult:
+        return ExecutionResult(ExecutionStatus.ERROR, error=CodeError("HandoverError", text))
+
+    with pytest.raises(HandoverError) as refused:
+        await Transfer(full).changes((), Path(tempfile.gettempdir()))
+    assert refused.value.lines() == [
+        "HandoverError: The results could not be fetched from the child.",
+        "Why: The results cannot be written. No space left on device",
+        "Next: Free disk space.",
+    ]
 
 
 async def test_several_rounds_compare_with_what_was_last_put(kernel: Kernel) -> None:

@@ -16,6 +16,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 CELL_TIMEOUT = 300
+COMPILED = Path(__file__).parents[2] / ".cache" / "compiled"
+"""Numba's, for all homes and all runs: making it anew takes up to a minute for each."""
 LONGEST_ERROR = 6
 """Lines."""
 
@@ -53,7 +55,12 @@ class Notebook:
     """
 
     def __init__(self, directory: Path, home: Path) -> None:
-        env = {**os.environ, "OVAGENT_HOME": str(home), "JUPYTER_PLATFORM_DIRS": "1"}
+        env = {
+            **os.environ,
+            "OVAGENT_HOME": str(home),
+            "OVAGENT_CACHE": str(COMPILED),
+            "JUPYTER_PLATFORM_DIRS": "1",
+        }
         self.home = home
         self.manager = KernelManager(kernel_name="python3")
         self.manager.start_kernel(env=env, cwd=str(directory))
@@ -145,6 +152,26 @@ SMALL = """
 import numpy as np, anndata as ad
 adata = ad.AnnData(np.random.default_rng(0).poisson(1.0, (300, 100)).astype("float32"))
 adata.var_names = [f"G{number}" for number in range(100)]
+"""
+# The planner writes no such code: these steps come in through its open door, the registry.
+ENDLESS_STEPS = r"""
+from ovagent_jupyter.omics.step import STEPS, Step
+for _word, _code in {
+    "spin": "open('spinning', 'w').close()\nwhile True:\n    pass",
+    "hog": "sum(range(10**13))",
+    "swallow": "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+    "babble": "while True:\n    print('babble', flush=True)",
+}.items():
+    STEPS.register(
+        f"{_word}_forever",
+        Step(
+            id=f"{_word}_forever",
+            group="plot",
+            title=f"{_word} forever",
+            render=lambda name, params, code=_code: code,
+            aliases=(f"{_word} forever",),
+        ),
+    )
 """
 LOAD_COUNTS = """
 import numpy as np, scanpy as sc, scipy.sparse as sp, anndata as ad

@@ -8,7 +8,7 @@ import time
 import psutil
 
 from ovagent_jupyter.notebook.display import TURN_MIME
-from tests.notebook.conftest import Notebook, child_pids, evaluate
+from tests.notebook.conftest import Notebook, child_pids, evaluate, said
 
 
 def turn_of(outputs: list[dict[str, object]]) -> dict[str, object]:
@@ -76,8 +76,43 @@ def test_inside_another_cell_magic_the_synchronous_way_serves(with_counts: Noteb
     assert "leiden" in shown.text
 
 
+def test_settings_made_by_config_take_effect_at_once(with_counts: Notebook) -> None:
+    before = evaluate(with_counts, "id(adata)")
+    with_counts.run("%config OVAgent.timeout = 0.001")
+    said(with_counts.run("%%ovagent\nrun pca"), "time limit")
+    with_counts.run("%config OVAgent.timeout = -1")
+    said(with_counts.run("%%ovagent\nrun pca"), "timeout")
+    with_counts.run("%config OVAgent.timeout = 600")
+    assert "▸" not in with_counts.run("%%ovagent\nrun pca").text
+    with_counts.run("%ovagent undo")
+    with_counts.run("%config OVAgent.verbose = True")
+    assert "▸" in with_counts.run("%%ovagent\nrun pca").text
+    with_counts.run("%ovagent undo")
+    with_counts.run("%config OVAgent.verbose = False")
+    assert evaluate(with_counts, "id(adata)") == before
+
+
+def test_a_child_that_cannot_start_is_said(with_counts: Notebook) -> None:
+    broken = with_counts.home / "broken" / "ipykernel"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('a broken installation')\n")
+    with_counts.run(f"import os; os.environ['PYTHONPATH'] = {str(broken.parent)!r}")
+    for cell in ("%%ovagent -s new\nrun pca", "%%ovagent -s new --fallback raise\nrun pca"):
+        said(with_counts.run(cell), "a broken installation")
+    with_counts.run("%config OVAgent.fallback_floor = 'in_process'")
+    run = with_counts.run("%%ovagent -s new\nrun pca")
+    assert run.status == "ok", run.error
+    assert "'in_process'" in run.text
+    said(with_counts.run("%%ovagent -s new --fallback raise\nrun pca"), "policy")
+    with_counts.run("%config OVAgent.fallback_floor = 'process'")
+    with_counts.run("%ovagent undo")
+    with_counts.run("del os.environ['PYTHONPATH']")
+    assert with_counts.run("%%ovagent -s new\nrun pca").status == "ok"
+    with_counts.run("%ovagent undo")
+
+
 def test_commands_show_themselves(with_counts: Notebook) -> None:
-    for command, said in {
+    for command, words in {
         "": "What you can type",
         "help": "%%ovagent",
         "status": "child kernel",
@@ -89,7 +124,7 @@ def test_commands_show_themselves(with_counts: Notebook) -> None:
     }.items():
         run = with_counts.run(f"%ovagent {command}")
         assert run.status == "ok", run.error
-        assert said in run.text, command
+        assert words in run.text, command
         assert "text/markdown" in run.mimes() or command == "traceback"
 
 

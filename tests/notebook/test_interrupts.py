@@ -11,28 +11,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.notebook.conftest import CELL_TIMEOUT, SMALL, Notebook, child_pids, evaluate, said
+from tests.notebook.conftest import (
+    CELL_TIMEOUT,
+    ENDLESS_STEPS,
+    SMALL,
+    Notebook,
+    child_pids,
+    evaluate,
+    said,
+)
 
-# The planner writes no such code: these steps come in through its open door, the registry.
-REGISTER = r"""
-from ovagent_jupyter.omics.step import STEPS, Step
-for _word, _code in {
-    "spin": "open('spinning', 'w').close()\nwhile True:\n    pass",
-    "hog": "sum(range(10**13))",
-    "swallow": "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
-    "babble": "while True:\n    print('babble', flush=True)",
-}.items():
-    STEPS.register(
-        f"{_word}_forever",
-        Step(
-            id=f"{_word}_forever",
-            group="plot",
-            title=f"{_word} forever",
-            render=lambda name, params, code=_code: code,
-            aliases=(f"{_word} forever",),
-        ),
-    )
-"""
 STEP_RUNS = "step 1 of"
 STOPPED = "Stopped. Your data is as it was"
 
@@ -40,7 +28,7 @@ STOPPED = "Stopped. Your data is as it was"
 @pytest.fixture(scope="module")
 def cells(notebook: Notebook) -> Notebook:
     """A kernel with a small AnnData and steps that never end."""
-    for code in (SMALL, REGISTER):
+    for code in (SMALL, ENDLESS_STEPS):
         run = notebook.run(code)
         assert run.status == "ok", run.error
     return notebook

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ovagent_jupyter.notebook.namespace import Namespace
+from ovagent_jupyter.notebook.namespace import Namespace, Undone
 
 
 def test_undo_gives_back_the_very_objects() -> None:
@@ -11,11 +11,11 @@ def test_undo_gives_back_the_very_objects() -> None:
     names = Namespace(variables)
     names.bind("t1", {"adata": object(), "markers": object()})
     assert names.can_undo == "t1"
-    assert names.undo() == (("adata", "markers"), ())
+    assert names.undo() == Undone(restored=("adata",), removed=("markers",))
     assert variables == {"adata": old, "other": 1}
     assert variables["adata"] is old
     assert names.can_undo == ""
-    assert names.undo() == ((), ())
+    assert names.undo() == Undone()
 
 
 def test_a_name_bound_anew_by_the_user_is_left_alone() -> None:
@@ -23,7 +23,7 @@ def test_a_name_bound_anew_by_the_user_is_left_alone() -> None:
     names = Namespace(variables)
     names.bind("t1", {"adata": "agent's", "df": "agent's"})
     variables["adata"] = "user's"
-    assert names.undo() == (("df",), ("adata",))
+    assert names.undo() == Undone(removed=("df",), kept=("adata",))
     assert variables == {"adata": "user's"}
 
 
@@ -32,7 +32,7 @@ def test_a_name_deleted_by_the_user_stays_deleted() -> None:
     names = Namespace(variables)
     names.bind("t1", {"df": 1})
     del variables["df"]
-    assert names.undo() == ((), ("df",))
+    assert names.undo() == Undone(kept=("df",))
     assert variables == {}
 
 

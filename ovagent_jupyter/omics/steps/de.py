@@ -156,6 +156,9 @@ _TABLE = (
 )
 
 
+_UPWARD = 'markers_df = markers_df[markers_df["scores"] > 0]  # higher in the group than outside'
+
+
 def _marker_table(name: Code, params: Params) -> str:
     groups = words(params["group"])
     key = params["key"]
@@ -169,13 +172,16 @@ def _marker_table(name: Code, params: Params) -> str:
     )
     top = f"head({literal(params['n_top'])})"
     if len(groups) == 1:
-        return f"markers_df = {table}\nmarkers_df.{top}"
+        return f"markers_df = {table}\n{_UPWARD}\nmarkers_df.{top}"
     chosen = f'\nmarkers_df = markers_df[markers_df["group"].isin({literal(groups)})]'
     return f"""\
 markers_df = {table}{chosen if groups else ""}
+{_UPWARD}
+if markers_df.empty:
+    print("No gene is a marker at these cutoffs.")
 top_genes = {{
     group: genes["names"].{top}.reset_index(drop=True)
-    for group, genes in markers_df.groupby("group", observed=True)
+    for group, genes in markers_df.groupby("group", observed=True, sort=False)
 }}
 pd.DataFrame(top_genes).fillna("")  # one column a cluster, best marker first"""
 

@@ -1,0 +1,161 @@
+"""Every setting has the effect that its documentation names, by way of the public ``Agent``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from anndata import AnnData
+
+import ovagent_jupyter as ov
+from ovagent_jupyter.config.schema import FIELDS
+from ovagent_jupyter.errors import ConfigError, SandboxDeniedError
+from ovagent_jupyter.events import AgentEvent, Category, Level
+from ovagent_jupyter.storage.history import SessionHistory
+
+NAMES = ("use_notebook", "max_prompts", "storage_dir", "timeout", "verbose", "history_enabled")
+"""Shown below, with ``model``, ``sandbox_fallback_policy`` and ``fallback_floor``."""
+
+
+@pytest.fixture
+def adata() -> AnnData:
+    return AnnData(np.random.default_rng(0).poisson(1.0, (60, 30)).astype("float32"))
+
+
+@pytest.fixture
+def broken_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment in which no child can start: its ipykernel cannot be imported."""
+    package = tmp_path / "broken" / "ipykernel"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('a broken installation')\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+
+
+class Seen:
+    """The events of an agent."""
+
+    def __init__(self) -> None:
+        self.events: list[AgentEvent] = []
+
+    def of(self, category: Category) -> list[AgentEvent]:
+        return [event for event in self.events if event.category is category]
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+Start = Callable[..., ov.Agent]
+
+
+@pytest.fixture
+def start(home: Path, seen: Seen) -> Start:
+    """Makes agents with a home of their own, whose events are seen."""
+
+    def make(**settings: object) -> ov.Agent:
+        return ov.Agent(callback=seen.events.append, **settings)  # type: ignore[arg-type]
+
+    return make
+
+
+def test_every_setting_is_shown_here() -> None:
+    shown = {*NAMES, "model", "sandbox_fallback_policy", "fallback_floor"}
+    assert {row.name for row in FIELDS} == shown
+
+
+def test_model_is_who_answers_and_only_the_planner_can(start: Start) -> None:
+    with pytest.raises(ConfigError, match="planner"):
+        start(model="gpt-5")
+    start(model="offline").close()
+
+
+def test_use_notebook_false_runs_without_a_child(start: Start, adata: AnnData, seen: Seen) -> None:
+    before = psutil.Process().children(recursive=True)
+    with start(use_notebook=False) as agent:
+        turn = agent.run("normalise and log transform", data=adata)
+        assert turn.ok, turn.error
+        assert "log1p" in turn.data.uns
+        assert "log1p" not in adata.uns
+        assert psutil.Process().children(recursive=True) == before
+    assert seen.of(Category.SANDBOX_FALLBACK) == []
+
+
+def test_max_prompts_replaces_the_child_after_so_many_turns(
+    start: Start, adata: AnnData, seen: Seen
+) -> None:
+    with start(max_prompts=1) as agent:
+        for _ in range(2):
+            assert agent.run("normalise", data=adata).ok
+    began = [event.message for event in seen.of(Category.CHILD_STARTING)]
+    assert len(began) == 2
+    assert "max_prompts" in began[1]
+
+
+def test_storage_dir_is_where_log_and_notebook_are_kept(
+    start: Start, adata: AnnData, tmp_path: Path
+) -> None:
+    place = tmp_path / "kept here"
+    with start(storage_dir=place, session="mine") as agent:
+        agent.run("normalise", data=adata, mode="plan")
+    assert {path.name for path in place.iterdir()} == {"mine.jsonl", "mine.ipynb"}
+
+
+def test_timeout_ends_a_step_that_takes_longer(start: Start, adata: AnnData) -> None:
+    with start(timeout=0.001) as agent:
+        turn = agent.run("normalise", data=adata)
+        assert not turn.ok
+        assert "time limit" in str(turn.error)
+        assert agent.run("normalise", data=adata, timeout=100).ok
+
+
+def test_history_enabled_false_leaves_no_history(start: Start, adata: AnnData) -> None:
+    with start(history_enabled=False) as agent:
+        agent.run("normalise", data=adata, mode="plan")
+    assert SessionHistory().get_recent() == []
+    with start() as agent:
+        agent.run("normalise", data=adata, mode="plan")
+    assert len(SessionHistory().get_recent()) == 1
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_verbose_prints_what_happens(
+    start: Start, adata: AnnData, capsys: pytest.CaptureFixture[str], verbose: bool
+) -> None:
+    with start(verbose=verbose) as agent:
+        agent.run("normalise", data=adata, mode="plan")
+    assert ("normalize" in capsys.readouterr().out) is verbose
+
+
+@pytest.mark.usefixtures("broken_child")
+@pytest.mark.parametrize("policy", ["warn", "silent"])
+def test_the_policy_says_whether_a_step_down_is_told(
+    start: Start, adata: AnnData, seen: Seen, policy: str
+) -> None:
+    with start(sandbox_fallback_policy=policy, fallback_floor="in_process") as agent:
+        assert agent.run("normalise", data=adata).ok
+    (told,) = seen.of(Category.SANDBOX_FALLBACK)
+    assert told.level is (Level.WARNING if policy == "warn" else Level.DEBUG)
+    assert "a broken installation" in str(told.data["reason"])
+
+
+@pytest.mark.usefixtures("broken_child")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sandbox_fallback_policy": "raise", "fallback_floor": "in_process"},
+        {"sandbox_fallback_policy": "warn"},
+        {"sandbox_fallback_policy": "silent", "fallback_floor": "process"},
+    ],
+    ids=["raise", "the default floor", "the floor named"],
+)
+def test_neither_policy_nor_floor_is_passed(
+    start: Start, adata: AnnData, settings: dict[str, object]
+) -> None:
+    with start(**settings) as agent, pytest.raises(SandboxDeniedError) as denied:
+        agent.run("normalise", data=adata)
+    assert len(denied.value.lines()) <= 3
+    assert "a broken installation" in denied.value.why
