@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover import LeftBehind, ObjectDiff
     from ovagent_jupyter.omics import Plan
 
+TURN_MIME = "application/vnd.ovagent.turn.v1+json"
+"""MIME type under which a notebook keeps the record of a turn."""
 Mode = Literal["run", "plan", "code"]
 
 

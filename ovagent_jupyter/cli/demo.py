@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ovagent_jupyter.agent.turn import TURN_MIME
 from ovagent_jupyter.errors import DataError, TurnFailed
 
 NOTEBOOK = "quickstart.ipynb"
-TURN_MIME = "application/vnd.ovagent.turn.v1+json"
 CELL_TIMEOUT = 900
 """Seconds a cell may take: the first neighbours compile for up to a minute on a slow machine."""
 

@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Literal, NoReturn, cast
+from typing import NoReturn, cast
 
+from ovagent_jupyter.agent.turn import Mode
 from ovagent_jupyter.errors import ConfigError
-
-Mode = Literal["run", "plan", "code"]
 
 MODES: dict[str, str] = {
     "run": "plan, show the code, run it in the child kernel (default)",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ovagent_jupyter.agent.turn import TURN_MIME
 from ovagent_jupyter.events import AgentEvent, Category, Level
 from ovagent_jupyter.notebook.markdown import (
     code_block,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ovagent_jupyter.execution.executor import Output
     from ovagent_jupyter.omics import Plan
 
-TURN_MIME = "application/vnd.ovagent.turn.v1+json"
 LONG_STEP = 3.0
 """Seconds after which a running step shows how long it has run."""
 NO_BREAK = "\N{NO-BREAK SPACE}"

@@ -7,7 +7,7 @@ import time
 
 import psutil
 
-from ovagent_jupyter.notebook.display import TURN_MIME
+from ovagent_jupyter.agent.turn import TURN_MIME
 from tests.notebook.conftest import Notebook, child_pids, evaluate, said
 
 
