@@ -36,7 +36,7 @@ lab: $(VENV)/.has-lab
 	"$(BIN)/python" -m jupyterlab notebooks/quickstart.ipynb $(ARGS)
 
 test: $(VENV)/.has-test
-	"$(BIN)/python" -m pytest -n 2 --dist loadgroup -m "not soak and not live" \
+	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not soak and not live" \
 	    --cov --cov-report=term:skip-covered $(ARGS)
 
 soak: $(VENV)/.has-test

@@ -123,7 +123,8 @@ def test_a_fork_of_the_kernel_leaves_the_child_alone(cells: Notebook) -> None:
         "    os._exit(0)\n"
         "print(os.waitpid(pid, 0)[1])"
     )
-    assert run.text.strip() == "0"
+    # From 3.12 on, Python warns of the fork below what is printed.
+    assert run.text.split()[0] == "0"
     assert child_pids(cells) == children
     cells.run("%ovagent undo")
     assert cells.run("%%ovagent\nnormalise").status == "ok"
