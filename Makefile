@@ -37,7 +37,8 @@ lab: $(VENV)/.has-lab
 
 test: $(VENV)/.has-test
 	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not soak and not live" \
-	    --cov --cov-report=term:skip-covered $(ARGS)
+	    --cov --cov-report=term:skip-covered \
+	    $(if $(ARGS),$(ARGS),--cov-fail-under=80)
 
 soak: $(VENV)/.has-test
 	@"$(BIN)/python" -m pytest -m soak $(ARGS) || { code=$$?; \

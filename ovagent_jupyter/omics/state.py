@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from ovagent_jupyter.omics.step import XKind
@@ -70,6 +70,8 @@ class DataState:
     unique_var_names: bool
     has_nan: bool
     """NaN or infinite values in the sampled rows of X."""
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    """Slot of a result → the column of obs it was made by ("uns/rank_genes_groups" → "leiden")."""
 
     def has(self, slot: str) -> bool:
         """Whether a slot such as ``obs/leiden``, ``obsm/X_pca`` or ``raw`` is there."""

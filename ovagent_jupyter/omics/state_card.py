@@ -64,7 +64,23 @@ def describe(adata: object, name: str = "adata") -> DataState:
         unique_obs_names=bool(adata.obs_names.is_unique),
         unique_var_names=bool(adata.var_names.is_unique),
         has_nan=has_nan,
+        made_with=_made_with(adata),
     )
+
+
+def _made_with(adata: AnnData) -> dict[str, str]:
+    """Which column of obs the results in uns were made by, where they say so."""
+    made = {}
+    for key, result in adata.uns.items():
+        params = result.get("params") if isinstance(result, Mapping) else None
+        column = params.get("groupby") if isinstance(params, Mapping) else None
+        if isinstance(params, Mapping) and isinstance(column, str):
+            reference = str(params.get("reference", "rest"))
+            # set against one group, they are no markers of that column's groups
+            made[f"uns/{key}"] = (
+                str(column) if reference == "rest" else f"{column} against {reference}"
+            )
+    return made
 
 
 def _without_copies(adata: AnnData) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from ovagent_jupyter import omics
 from ovagent_jupyter.errors import WorkflowNeedsFallback
+from ovagent_jupyter.omics.planner.simulate import after
+from ovagent_jupyter.omics.step import STEPS
 from tests.omics import cards
 
 _HERE = Path(__file__).parent
@@ -142,6 +145,52 @@ def test_order_does_not_follow_the_words() -> None:
     plan = omics.plan("find markers, cluster the cells and normalize", cards.raw())
     ids = [step.id for step in plan.steps]
     assert ids.index("normalize") < ids.index("leiden") < ids.index("markers")
+
+
+def test_markers_are_of_the_groups_they_are_shown_for() -> None:
+    state = cards.scaled()
+    assert state.made_with["uns/rank_genes_groups"] == "bulk_labels"
+    again = replace(state, made_with={"uns/rank_genes_groups": "louvain"})
+    shown = omics.plan("dotplot of the top 3 markers per cluster", again)
+    assert [step.id for step in shown.steps] == ["plot_dotplot"]
+    unnamed = omics.plan("marker table", state)
+    assert any("are of bulk_labels" in finding.message for finding in unnamed.findings)
+
+
+def test_markers_go_stale_with_their_groups() -> None:
+    state = after(cards.clustered(), STEPS.get("markers"), {"groupby": "leiden"})
+    assert state.made_with == {"uns/rank_genes_groups": "leiden"}
+    compared = {"groupby": "leiden", "group": "0"}
+    state = after(state, STEPS.get("de_two_groups"), compared)
+    state = after(state, STEPS.get("leiden"), {})
+    assert not state.made_with
+    assert not state.has("uns/rank_genes_groups")
+    assert not state.has("uns/de")
+
+
+def test_clusters_are_kept_when_only_shown() -> None:
+    plan = omics.plan("umap with 30 neighbors", cards.clustered())
+    assert "leiden" not in [step.id for step in plan.steps]
+    assert any("earlier graph" in finding.message for finding in plan.findings)
+
+
+def test_no_groups_no_colour() -> None:
+    plan = omics.plan("plot the umap", replace(cards.raw(), obs={}))
+    assert plan.params["plot_umap"]["color"] == []
+    assert "color=" not in plan.code
+
+
+@pytest.mark.parametrize("request_text", ["remove clusters 3 and 5", "keep only cluster 3"])
+def test_cells_are_not_chosen_by_label(request_text: str) -> None:
+    with pytest.raises(WorkflowNeedsFallback) as caught:
+        omics.plan(request_text, cards.clustered())
+    assert "No offline step keeps or drops cells by label" in str(caught.value.why)
+
+
+def test_names_are_quoted_whole() -> None:
+    with pytest.raises(WorkflowNeedsFallback) as caught:
+        omics.plan("compare T cells and B cells", cards.clustered())
+    assert caught.value.why == "No step explains 'T cells', 'B cells'."
 
 
 def test_unknown_public_name() -> None:

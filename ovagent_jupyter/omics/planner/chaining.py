@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -12,8 +11,21 @@ from ovagent_jupyter.omics.planner.columns import CLUSTERS
 from ovagent_jupyter.omics.planner.naming import CLUSTERINGS
 from ovagent_jupyter.omics.planner.order import PRODUCERS, rank
 from ovagent_jupyter.omics.planner.plan import PlannedStep
-from ovagent_jupyter.omics.planner.refusals import HOLDS, unfit, unsure
+from ovagent_jupyter.omics.planner.refusals import HOLDS, missing, unfit, unsure
+from ovagent_jupyter.omics.planner.results import (
+    RANKED,
+    SHOWS,
+    complete_pca,
+    decoration,
+    grouping,
+    note_stale,
+    other_groups,
+    shows_markers,
+    titled,
+    unused_value,
+)
 from ovagent_jupyter.omics.planner.simulate import (
+    KEPT,
     SURE,
     after,
     counts_layer,
@@ -30,9 +42,6 @@ _PAST = {
 """Transforms of X that are behind us in these states."""
 _NAMED_BY = {"leiden": ("cluster",), "markers": ("markers",), "harmony": ("integrate",)}
 """Step → recipes that stand for it; the others only bring it along."""
-_DEFAULT = re.compile(
-    r" \((?:[\d,]+ (?:counts|genes)[^)]*|[^)]* test|[^)]*by default|[^)]*if nothing[^)]*)\)$"
-)
 _KEEPS_ALL = frozenset({"subset_hvg", "regress_out", "combat"})
 
 
@@ -65,6 +74,7 @@ class Chain:
         self.there_already: list[str] = []
         self.done: set[str] = set()
         self.busy: list[str] = []
+        self.stale: set[str] = set()
 
     def build(self) -> None:
         """Plan every wanted step in the order of an analysis."""
@@ -79,7 +89,11 @@ class Chain:
                     "Say 'again' to compute anew.",
                 )
             )
-        self._note_stale()
+        unused = unused_value(self.wanted, self.planned, self.findings)
+        if unused is not None:
+            raise unused
+        stale = note_stale(self.start, self.state, self.planned, self.stale)
+        self.findings += [stale] if stale else []
 
     def run(self, wanted: Wanted) -> None:
         """Plan one step, and before it what it needs."""
@@ -116,8 +130,6 @@ class Chain:
                 self.left_out.append(note)
                 self.findings.append(Finding("warn", note))
             return True
-        if wanted.recipe == "embed_umap" and step.id == "plot_umap" and not wanted.params:
-            return self._clustering(or_chain=False) is None
         slots = [slot for slot in step.written_slots(wanted.values) if slot not in NOT_SLOTS]
         if step.id == "stash_counts" and self.state.has("layers/counts"):
             self.left_out.append("The counts are in layers/counts already.")
@@ -126,6 +138,8 @@ class Chain:
         if wanted.forced or wanted.params or scales:
             return False
         there = self._there(step, slots)
+        if there and step.id == "markers":
+            there = self.state.made_with.get(slots[0]) == self._groups_ranked(wanted)
         if there and wanted.direct:
             self.skipped.append(step.id)
         if there and (wanted.direct or wanted.recipe in _NAMED_BY.get(step.id, ())):
@@ -135,7 +149,9 @@ class Chain:
     def _there(self, step: Step, slots: Collection[str]) -> bool:
         if step.outputs or {"fig", "cells", "genes", "file", "X"} & set(step.writes) or not slots:
             return False
-        if not all(self.state.has(slot) for slot in slots if not _decoration(slot)):
+        if not all(self.state.has(slot) for slot in slots if not decoration(slot)):
+            return False
+        if self.stale & set(slots):
             return False
         self.left_out.append(f"{step.id}: it is there already.")
         return True
@@ -148,27 +164,47 @@ class Chain:
         names = {param.name for param in step.params}
         if "groupby" in names and "groupby" not in params and step.defaults().get("groupby"):
             params["groupby"] = self._clustering() or "leiden"
+            if shows_markers(step.id, params):
+                params["groupby"] = self._groups_shown(wanted)
         if params.get("groupby") == CLUSTERS:
             params["groupby"] = self._clustering() or "leiden"
         if step.id == "plot_umap" and "color" not in params:
+            params["color"] = self._colours()
+        if params.get("color") == [CLUSTERS]:
             params["color"] = [self._named_groups() or self._clustering() or "leiden"]
         if step.id == "neighbors" and "use_rep" not in params and self._integrated():
             params["use_rep"] = "X_pca_harmony"
         if step.id == "pca":
-            self._complete_pca(params)
+            complete_pca(params, self.wanted, self.done)
         defaults = step.defaults()
         return {key: value for key, value in params.items() if defaults.get(key) != value or
                 key in wanted.params or key == "groupby"}  # fmt: skip
 
-    def _complete_pca(self, params: dict[str, object]) -> None:
-        """PCA starts from the scaled layer that this plan makes, and makes enough components."""
-        scaled = self.wanted.get("scale")
-        if scaled is not None and "scale" in self.done and "layer" not in params:
-            params["layer"] = scaled.values.get("layer", "scaled")
-        graph = self.wanted.get("neighbors")
-        asked = graph.params.get("n_pcs") if graph else 0
-        if "n_comps" not in params and isinstance(asked, int) and asked > 50:  # noqa: PLR2004 - the default
-            params["n_comps"] = asked
+    def _colours(self) -> list[str]:
+        """Groups to colour by that are there or asked for; none are made for this."""
+        held = self._named_groups() or self._clustering(or_chain=False) or grouping(self.start)
+        return [held] if held else []
+
+    def _groups_ranked(self, wanted: Wanted) -> str:
+        """The column whose groups a step compares."""
+        column = wanted.values.get("groupby", CLUSTERS)
+        return (self._clustering() or "leiden") if column == CLUSTERS else str(column)
+
+    def _groups_shown(self, wanted: Wanted) -> str:
+        """The column whose markers a step shows: as asked, else those that are there."""
+        if "groupby" in wanted.values:
+            return self._groups_ranked(wanted)
+        markers = self.wanted.get("markers")
+        others = [w for w in self.wanted.values() if w.id in SHOWS and "groupby" in w.values]
+        if markers is not None and "markers" not in self.excluded:
+            return self._groups_ranked(markers)
+        if others:
+            return self._groups_ranked(others[0])
+        made = self.state.made_with.get(RANKED, "")
+        if self.state.has(RANKED) and made in self.state.obs:
+            self.findings.append(Finding("warn", f"The markers that are there are of {made}."))
+            return made
+        return self._clustering() or "leiden"
 
     def _named_groups(self) -> str | None:
         """The column of names that this plan gives to the clusters."""
@@ -217,55 +253,50 @@ class Chain:
             self._insert("stash_counts", f"{step.id} changes X; the counts are kept")
 
     def _slot(self, slot: str, step: Step, params: Params) -> None:
-        place, _, key = slot.partition("/")
-        if slot == "uns/rank_genes_groups" and self._other_groups(step):
-            self._insert("markers", f"{step.id} shows other groups", {"groupby": params["groupby"]})
+        key = slot.partition("/")[2]
+        if slot == RANKED and step.id in SHOWS:
+            self._ranked(step)
+            return
+        if slot in self.stale and slot in KEPT and self.state.has(slot):
+            self._old_clusters(slot, step)
             return
         if self.state.has(slot) or (step.group == "plot" and key.upper() in self.state.genes):
             return
         made = next((w for w in self.wanted.values() if self._makes(w, slot)), None)
         maker = made.id if made is not None else PRODUCERS.get(slot)
         if maker is not None and maker not in self.excluded and maker not in self.busy:
-            preset = {}
-            if maker == "markers" and "groupby" in params:
-                preset = {"groupby": params["groupby"]}
-            self._insert(maker, f"{step.id} needs {slot}", preset)
+            self._insert(maker, f"{step.id} needs {slot}")
         if not self.state.has(slot):
-            self._missing(slot, step, place, key)
+            raise missing(slot, step, self.start, self.excluded)
 
-    def _other_groups(self, step: Step) -> bool:
-        """Whether markers are there, but perhaps of other groups than the request names."""
-        wanted = self.wanted[step.id]
-        named = "groupby" in wanted.params or "groupby" in wanted.preset
-        shown = wanted.values.get("groupby")
-        made = next((p.params.get("groupby") for p in self.planned if p.id == "markers"), shown)
-        if named and made != shown:
-            raise WorkflowNeedsFallback(
-                f"{step.id} would show markers of {made}, not of {shown}.",
-                nearest_steps=(step.id,),
-                next_step="Ask for one grouping at a time, or name the genes.",
-            )
-        return named and self.start.has("uns/rank_genes_groups") and "markers" not in self.done
+    def _ranked(self, step: Step) -> None:
+        """Markers of the groups that the step is to show, found now unless they are there."""
+        shown = self._groups_shown(self.wanted[step.id])
+        if self.state.has(RANKED) and self.state.made_with.get(RANKED) == shown:
+            return
+        ran = next((p for p in self.planned if p.id == "markers"), None)
+        if ran is not None and self.state.has(RANKED):
+            raise other_groups(step.id, self.state.made_with.get(RANKED), shown)
+        if "markers" not in self.excluded and "markers" not in self.busy:
+            because = "shows other groups" if self.state.has(RANKED) else f"needs {RANKED}"
+            self._insert("markers", f"{step.id} {because}", {"groupby": shown})
+        if self.state.made_with.get(RANKED) != shown:
+            raise missing(RANKED, step, self.start, self.excluded)
+
+    def _old_clusters(self, slot: str, step: Step) -> None:
+        """Clusters of the graph before: made anew where asked for, else used as they are."""
+        maker = PRODUCERS[slot]
+        asked = self.wanted.get(maker)
+        if asked is not None and not {maker} & {*self.excluded, *self.busy}:
+            self._insert(maker, f"{step.id} needs {slot}")
+            return
+        told = f"{slot} was computed from the earlier graph; it is used as it is."
+        self.findings.append(Finding("warn", told, "Say 'cluster again' to compute it anew."))
 
     def _makes(self, wanted: Wanted, slot: str) -> bool:
         step = STEPS.get(wanted.id)
         return wanted.id not in (*self.done, *self.busy) and slot in step.written_slots(
             wanted.values
-        )
-
-    def _missing(self, slot: str, step: Step, place: str, key: str) -> None:
-        left = PRODUCERS.get(slot) in self.excluded
-        columns = ", ".join(list(self.start.obs)[:6])
-        why = f"{PRODUCERS.get(slot)}, which makes it, was to be left out." if left else ""
-        next_step = "Ask for the step that makes it, or load data that has it."
-        if place == "obs" and not left:
-            next_step = f"Name a column that is there: {columns or 'there is none'}."
-        raise WorkflowNeedsFallback(
-            f"{step.id} needs {slot}, and nothing makes it.",
-            missing_slots=(slot,),
-            nearest_steps=(step.id,),
-            why=why,
-            next_step=next_step,
         )
 
     def _insert(self, name: str, because: str, preset: Params | None = None) -> None:
@@ -351,7 +382,7 @@ class Chain:
         self.planned.append(
             PlannedStep(
                 id=step.id,
-                title=_title(step, wanted),
+                title=titled(step, wanted),
                 params=dict(params),
                 code=code,
                 reason=wanted.reason,
@@ -361,31 +392,5 @@ class Chain:
             )
         )
         self.state = after(self.state, step, params)
-
-    def _note_stale(self) -> None:
-        """Say which results no longer describe the data when the plan is through."""
-        touched = {
-            slot for p in self.planned if p.id in STEPS for slot in STEPS.get(p.id).makes_stale
-        }
-        stale = [
-            slot for slot in sorted(touched) if self.start.has(slot) and not self.state.has(slot)
-        ]
-        if stale:
-            more = f" and {len(stale) - 4} more" if len(stale) > 4 else ""  # noqa: PLR2004 - a line
-            self.findings.append(
-                Finding(
-                    "warn",
-                    f"Out of date after this: {', '.join(stale[:4])}{more}.",
-                    "Compute them again before use.",
-                )
-            )
-
-
-def _title(step: Step, wanted: Wanted) -> str:
-    """The step's title, without the default that it names where the user set another value."""
-    return _DEFAULT.sub("", step.title) if wanted.params else step.title
-
-
-def _decoration(slot: str) -> bool:
-    """Slots that say how a result was made; other tools leave them out."""
-    return slot.startswith("uns/") and not re.search(r"neighbors|rank_genes|paga|dendrogram", slot)
+        self.stale |= {slot for slot in step.makes_stale if self.start.has(slot)}
+        self.stale -= set(step.written_slots(params))

@@ -59,6 +59,7 @@ _METRICS = (
 CLUSTERS = "@clusters"
 """Stands for the column of clusters until it is known which one that is."""
 _PER_CLUSTER = re.compile(r"\b(?:per|by|across|each|between|for)\s+(?:\w+\s+)?clusters?\b", re.I)
+_CLUSTERS = re.compile(r"\bclusters\b", re.I)
 _CELL_TYPE = re.compile(r"\bcell[ _-]?types?\b", re.I)
 _TYPED = frozenset({"composition", "markers", "plot_dotplot", "plot_heatmap", "pseudobulk"})
 
@@ -80,6 +81,8 @@ def fill_from_words(wanted: Wanted, text: str, state: DataState | None) -> None:
             held = wanted.params.get("color", [])
             every = dict.fromkeys([*named, *(held if isinstance(held, list) else ())])
             wanted.params["color"] = sorted(every, key=lambda name: _place(name, text))
+    if wanted.id == "plot_umap" and "color" not in wanted.values and _CLUSTERS.search(text):
+        wanted.preset["color"] = [CLUSTERS]
     if wanted.id in _TYPED and "groupby" not in wanted.values and _CELL_TYPE.search(text):
         held = next((c for c in CELL_TYPES if state is not None and c in state.obs), None)
         if held:

@@ -108,6 +108,7 @@ class Judge:
 
     def _gate(self, best: Match, words: list[tuple[str, str]], typed: str) -> str:
         """Why the best match is not good enough; empty when it is."""
+        words = as_typed(words, typed)
         unknown = [(w, t) for w, t in words if w not in self.index.known]
         explained = best.entry.words
         if best.coverage < GATE or best.score < WEAKEST:
@@ -118,9 +119,9 @@ class Judge:
         if len(content) == 1 and not best.exact and (extra or not named):
             # one word alone has to be a phrase of its own: "batch" is no request
             return f"It does not say what to do with {quoted(words)}."
-        odd = [(w, t) for w, t in unknown if t not in vocabulary().praise]
+        odd = [(w, t) for w, t in unknown if t.lower() not in vocabulary().praise]
         for _, written in odd:
-            before = typed.lower().partition(written)[0]
+            before = typed.lower().partition(written.lower())[0]
             if any(map(str.isdigit, written)) or _MEANS.search(before):
                 return f"{written!r} is no step, column, group or gene here."
         if odd:
@@ -193,3 +194,13 @@ def said(match: Match, roots: Sequence[str]) -> bool:
 def quoted(words: Sequence[tuple[str, str]]) -> str:
     """A few words as the user wrote them."""
     return ", ".join(repr(written) for _, written in words[:3])
+
+
+def as_typed(words: Sequence[tuple[str, str]], typed: str) -> list[tuple[str, str]]:
+    """The words as they stand in the text, a letter with what it names: "T cells", not "t"."""
+    shown = []
+    for word, written in words:
+        more = r"[ -]cells?" if len(written) == 1 else ""
+        hit = re.search(rf"(?<!\w){re.escape(written)}(?!\w)(?:{more})?", typed, re.IGNORECASE)
+        shown.append((word, hit.group() if hit else written))
+    return shown

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from ovagent_jupyter.omics.planner.columns import (
+    CLUSTERS,
     fill_from_words,
     place_column,
     place_genes,
     place_groups,
+)
+from ovagent_jupyter.omics.planner.concepts import (
+    CONCEPTS,
+    FOR_ALL,
+    MISTAKEN,
+    SHORT_NAMES,
+    UPSTREAM,
 )
 from ovagent_jupyter.omics.planner.conflicts import conflicts
 from ovagent_jupyter.omics.planner.naming import CLUSTERINGS
@@ -20,74 +28,15 @@ from ovagent_jupyter.omics.planner.reading import Fact
 from ovagent_jupyter.omics.planner.recipes import recipes
 from ovagent_jupyter.omics.planner.required import fill_required
 from ovagent_jupyter.omics.planner.resolve import Resolution
+from ovagent_jupyter.omics.planner.results import shows_markers
 from ovagent_jupyter.omics.planner.wanted import Problem, Wanted
 from ovagent_jupyter.omics.state import DataState
 from ovagent_jupyter.omics.step import STEPS, Param
 
-_CONCEPTS: Mapping[str, tuple[str, ...]] = {
-    "resolution": ("leiden.resolution",),
-    "n_pcs": ("pca.n_comps", "plot_pca_var.n_pcs", "neighbors.n_pcs", "tsne.n_pcs"),
-    "n_comps": ("pca.n_comps", "diffmap.n_comps"),
-    "n_neighbors": ("neighbors.n_neighbors", "label_transfer.k"),
-    "n_top_genes": ("hvg.n_top_genes", "hvg_v3.n_top_genes"),
-    "top": ("marker_table.n_top", "plot_dotplot.n_genes", "plot_heatmap.n_genes",
-            "plot_markers.n_genes", "marker_overlap.top_n", "hvg.n_top_genes",
-            "hvg_v3.n_top_genes"),
-    "min_dist": ("umap.min_dist",), "spread": ("umap.spread",),
-    "perplexity": ("tsne.perplexity",), "target_sum": ("normalize.target_sum",),
-    "max_value": ("scale.max_value",), "theta": ("pearson_norm.theta",),
-    "doublet_rate": ("doublets.expected_doublet_rate",),
-    "nmads": ("filter_mad.nmads",), "pval": ("marker_table.pval_cutoff",),
-    "lfc": ("marker_table.log2fc_min", "filter_markers.min_fold_change"),
-    "fraction": ("subsample.fraction",), "n_cells": ("subsample.n",), "n_dcs": ("dpt.n_dcs",),
-    "min_genes": ("filter_cells.min_genes",), "max_genes": ("filter_cells.max_genes",),
-    "min_counts": ("filter_cells.min_counts",), "max_counts": ("filter_cells.max_counts",),
-    "max_mito": ("filter_mito.max_pct_mt",), "min_cells": ("filter_genes.min_cells",),
-    "min_gene_counts": ("filter_genes.min_counts",),
-    "method": ("markers.method", "de_two_groups.method"), "metric": ("neighbors.metric",),
-    "legend": ("plot_umap.legend_loc",), "flavor": ("hvg.flavor",),
-    "n_genes_shown": ("hvg.n_top_genes", "hvg_v3.n_top_genes", "marker_table.n_top",
-                      "plot_dotplot.n_genes", "plot_heatmap.n_genes", "plot_markers.n_genes"),
-    "style": ("plot_heatmap.style",), "layout": ("draw_graph.layout",),
-    "use_rep": ("neighbors.use_rep", "tsne.use_rep"),
-    "use_raw": ("plot_umap.use_raw", "plot_dotplot.use_raw", "plot_heatmap.use_raw",
-                "markers.use_raw", "de_two_groups.use_raw", "score_genes.use_raw"),
-}  # fmt: skip
-_SHORT_NAMES = {
-    "k": "n_neighbors", "res": "resolution", "pcs": "n_pcs", "npcs": "n_pcs", "dims": "n_pcs",
-    "nfeatures": "n_top_genes", "n_hvgs": "n_top_genes", "n_hvg": "n_top_genes",
-    "ncomps": "n_comps", "n_components": "n_comps", "max_mt": "max_mito",
-    "nneighbors": "n_neighbors",
-}  # fmt: skip
-_FOR_ALL = frozenset({"top", "use_raw", "n_genes_shown"})
-_UPSTREAM = {"n_pcs": "neighbors.n_pcs", "n_comps": "pca.n_comps"}
-"""Where a concept goes when no asked step of the clause takes it."""
-_MISTAKEN = {
-    "keep_high_mito": ("It would keep the cells with many mitochondrial counts.",
-                       "Say 'mito < 20%' or 'remove cells with mito > 20%'."),
-    "unclear_genes": ("It could mean keeping or dropping these cells.",
-                      "Say 'keep cells with ...' or 'remove cells with ...'."),
-    "unclear_counts": ("It could mean keeping or dropping these cells.",
-                       "Say 'keep cells with ...' or 'remove cells with ...'."),
-    "share_genes": ("Cells are kept by a number of genes, not by a share.",
-                    "Say it as a number: 'at least 200 genes'."),
-    "share_counts": ("Cells are kept by a number of counts, not by a share.",
-                     "Say it as a number: 'at least 500 counts'."),
-    "share_cells": ("Genes are kept by a number of cells, not by a share.",
-                    "Say it as a number: 'keep genes in at least 3 cells'."),
-    "unclear_cells": ("It could mean keeping or dropping these genes.",
-                      "Say 'keep genes in at least 3 cells'."),
-    "unclear_gene_counts": ("It could mean keeping or dropping these genes.",
-                            "Say 'keep genes with at least 10 counts'."),
-    "max_gene_counts": ("Genes can be kept by the least number of counts only.",
-                        "Say 'keep genes with at least 10 counts'."),
-    "umap_dims": ("Plots are drawn in two dimensions.", "Say 'plot the umap'."),
-    "max_cells": ("Genes can be kept by the least number of cells only.",
-                  "Say 'keep genes in at least 3 cells'."),
-}  # fmt: skip
 _AGAIN = re.compile(
     r"\b(?:re-?(?:cluster|run|comput|do|calculat|embed)\w*|again|anew|afresh)\b", re.IGNORECASE
 )
+_CLUSTERED = re.compile(r"\bclusters?\b", re.IGNORECASE)
 _NAMING = frozenset("as called named name into in under to it key signature score file".split())
 """Words that stand before a new name in quotes."""
 _CHAINED = frozenset(
@@ -115,6 +64,7 @@ def assign(found: Resolution, state: DataState | None) -> Assignment:
         for wanted in clause.steps():
             fill_from_words(wanted, text, state)
     _rank_named_groups(result.wanted, found)
+    _rank_shown_groups(result.wanted, found)
     _share_top(result.wanted)
     result.problems += conflicts(result.wanted, found.texts, state)
     result.problems += fill_required(result.wanted, state)
@@ -124,6 +74,17 @@ def assign(found: Resolution, state: DataState | None) -> Assignment:
         text = found.texts[compared.clause]
         result.problems.append(Problem(text, why, "Name it: 'vs rest', or another group."))
     return result
+
+
+def _rank_shown_groups(wanted: dict[str, Wanted], found: Resolution) -> None:
+    """What shows markers "per cluster" needs those of the clusters, not any that are there."""
+    for step in list(wanted.values()):
+        texts = [found.texts[number] for number in step.clauses]
+        free = shows_markers(step.id, step.values) and "groupby" not in step.values
+        if free and "markers" not in wanted and any(map(_CLUSTERED.search, texts)):
+            ranked = Wanted("markers", step.reason, step.clause, member=True)
+            ranked.preset["groupby"] = CLUSTERS
+            wanted["markers"] = ranked
 
 
 def _rank_named_groups(wanted: dict[str, Wanted], found: Resolution) -> None:
@@ -142,7 +103,7 @@ def _rank_named_groups(wanted: dict[str, Wanted], found: Resolution) -> None:
 
 def _share_top(wanted: dict[str, Wanted]) -> None:
     """One "top n" is meant for the table and for the plots of the same markers."""
-    places = [target.partition(".")[::2] for target in _CONCEPTS["top"] if "hvg" not in target]
+    places = [target.partition(".")[::2] for target in CONCEPTS["top"] if "hvg" not in target]
     here = [(wanted[step].params, name) for step, name in places if step in wanted]
     given = {params[name] for params, name in here if name in params}
     for params, name in here if len(given) == 1 else ():
@@ -243,8 +204,8 @@ class _Clause:
         if key == "max_mito" and isinstance(fact.value, int | float) and fact.value > 100:  # noqa: PLR2004 - percent
             self.problem(fact, f"{fact.text!r} is more than 100%.", "Say 'mito < 20%'.")
             return
-        if key in _MISTAKEN and key not in _CONCEPTS:
-            self.problem(fact, *_MISTAKEN[key])
+        if key in MISTAKEN and key not in CONCEPTS:
+            self.problem(fact, *MISTAKEN[key])
             return
         here = {w.id for w in self.steps()}
         named = fact.key.startswith("=")
@@ -254,12 +215,12 @@ class _Clause:
         if not targets:
             self.problem(fact)
             return
-        for target in targets if key in _FOR_ALL else targets[:1]:
+        for target in targets if key in FOR_ALL else targets[:1]:
             step, _, name = target.partition(".")
             self._set(step, name, fact)
 
     def _targets(self, key: str, named: bool) -> list[str]:  # noqa: FBT001 - private
-        concept = list(_CONCEPTS.get(_SHORT_NAMES.get(key, key) if named else key, ()))
+        concept = list(CONCEPTS.get(SHORT_NAMES.get(key, key) if named else key, ()))
         if not named:
             return concept
         exact = [f"{s}.{key}" for s in STEPS if key in {p.name for p in STEPS.get(s).params}]
@@ -268,15 +229,15 @@ class _Clause:
     def _elsewhere(self, key: str, named: bool, here: set[str]) -> list[str]:  # noqa: FBT001
         """A step upstream of this clause, or asked in another clause, that takes the param."""
         targets = self._targets(key, named)
-        if key in _FOR_ALL and key != "use_raw":
+        if key in FOR_ALL and key != "use_raw":
             here = set()  # "top 10 DE genes" is no number of variable genes
         up = {name for step in here for name in ancestors(step)} & _CHAINED
-        upstream = [_UPSTREAM[key]] if key in _UPSTREAM else targets
+        upstream = [UPSTREAM[key]] if key in UPSTREAM else targets
         found = [t for t in upstream if t.partition(".")[0] in up]
         if found:
             return found
         found = [t for t in targets if t.partition(".")[0] in self.result.wanted]
-        if found or key in _FOR_ALL:
+        if found or key in FOR_ALL:
             return found
         # a list such as "2000 hvgs, 50 pcs, leiden": another clause's step leads there
         anywhere = {name for step in self.result.wanted for name in ancestors(step)} & _CHAINED

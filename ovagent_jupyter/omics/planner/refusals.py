@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ovagent_jupyter.errors import WorkflowNeedsFallback
+from ovagent_jupyter.omics.planner.order import PRODUCERS
 from ovagent_jupyter.omics.state import DataState
 from ovagent_jupyter.omics.step import Step, XKind
 
@@ -45,4 +48,22 @@ def unfit(step: Step, state: DataState) -> WorkflowNeedsFallback:
         next_step="Load the data with its counts, in X or in layers['counts']."
         if counts
         else "Start from log-normalised values or from counts.",
+    )
+
+
+def missing(
+    slot: str, step: Step, start: DataState, excluded: Collection[str]
+) -> WorkflowNeedsFallback:
+    """The step needs a slot that nothing makes, or whose maker is to be left out."""
+    left = PRODUCERS.get(slot) in excluded
+    columns = ", ".join(list(start.obs)[:6])
+    next_step = "Ask for the step that makes it, or load data that has it."
+    if slot.startswith("obs/") and not left:
+        next_step = f"Name a column that is there: {columns or 'there is none'}."
+    return WorkflowNeedsFallback(
+        f"{step.id} needs {slot}, and nothing makes it.",
+        missing_slots=(slot,),
+        nearest_steps=(step.id,),
+        why=f"{PRODUCERS.get(slot)}, which makes it, was to be left out." if left else "",
+        next_step=next_step,
     )

@@ -50,6 +50,20 @@ _REMOVE, _CELL_TYPE, _DOUBLET = stem("remove"), stem("celltype"), stem("doublet"
 _SCALE = stem("scale")
 
 
+_CHOOSES = frozenset(
+    stem(w) for w in "remove drop keep exclude subset select restrict filter retain".split()
+)
+_CELLS = frozenset(stem(w) for w in "cell cluster group gene celltype leiden louvain".split())
+_COMPARED = _CELLS | {stem(w) for w in "marker vs versus against compare de find show get".split()}
+_VERSUS = re.compile(r"\b(?:vs\.?|versus|against|compared)\b", re.I)
+BY_LABEL = "No offline step keeps or drops cells by label; use adata[adata.obs[...] == ...].copy()."
+"""Why cells of a group cannot be chosen."""
+
+
+def _levels(fact: Fact) -> tuple[object, ...]:
+    return fact.value if isinstance(fact.value, tuple) else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A step or recipe that a clause asks for."""
@@ -109,6 +123,7 @@ class Resolver:
             found.facts[number] = [
                 f for f in self.facts if clause.start <= f.start < max(clause.end, clause.start + 1)
             ]
+        self._facts_between(clauses, found)
         self._lend_facts(clauses, found)
         for number, clause in enumerate(clauses):
             if clause.negated:
@@ -131,6 +146,14 @@ class Resolver:
             why = "It speaks of a part of the cells or genes; steps work on all of them."
             return Rejected(clause.text, why, kind="vague")
         return exclude(clause.text, self.index)
+
+    def _facts_between(self, clauses: Sequence[Clause], found: Resolution) -> None:
+        """Give facts that stand in a separator, "and [30 neighbours] then", to their clause."""
+        held = {id(fact) for facts in found.facts.values() for fact in facts}
+        for fact in self.facts if clauses else ():
+            if id(fact) not in held:
+                before = [n for n, clause in enumerate(clauses) if clause.start <= fact.start]
+                found.facts[before[-1] if before else 0].append(fact)
 
     def _lend_facts(self, clauses: Sequence[Clause], found: Resolution) -> None:
         """Give the facts of clauses without words ("using 30 pcs") to the clause before."""
@@ -194,6 +217,12 @@ class Resolver:
         """Clauses that stand on facts or on the clause before: "plot them", "remove them"."""
         kinds = {fact.kind for fact in facts}
         said = set(content)
+        groups = [level for fact in facts if fact.kind == "group" for level in _levels(fact)]
+        if groups and said & _CHOOSES and said <= _CHOOSES | _CELLS:
+            return Rejected("", BY_LABEL, kind="vague")
+        against = _VERSUS.search(found.texts[number])
+        if against and len(groups) > 1 and "marker" in said <= _COMPARED:
+            return search(["compar"], self.index, ("de",))[:1]
         if "rename" in kinds and said <= {*_RENAMING, "cluster", "leiden", "louvain", _CELL_TYPE}:
             return search(["cluster", "renam"], self.index, ("rename_clusters",))[:1]
         if said == {"plot"} and kinds & {"genes", "column"}:

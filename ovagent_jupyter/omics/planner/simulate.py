@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,9 @@ from ovagent_jupyter.omics.step import Params, Step, XKind
 _PLANNED = "It is what the step before leaves."
 SURE = 0.9
 """Confidence in a matrix's state from which the planner acts on it."""
+_RANKS = ("markers", "de_two_groups")
+KEPT = frozenset({"obs/leiden", "obs/louvain"})
+"""Labels of cells that stay in use when the graph they came from is made anew."""
 BORROWED = "X_before"
 """Layer that holds X while a step works on the counts."""
 
@@ -31,8 +35,10 @@ def after(state: DataState, step: Step, params: Params) -> DataState:
     if not step.needs_data:
         state = empty_state(state.name)
     written = [slot for slot in step.written_slots(params) if slot not in NOT_SLOTS]
-    for slot in step.makes_stale:
-        if slot not in written:
+    regrouped = {slot.removeprefix("obs/") for slot in written if slot.startswith("obs/")}
+    of_old_groups = [slot for slot, column in state.made_with.items() if column in regrouped]
+    for slot in (*step.makes_stale, *of_old_groups):
+        if slot not in written and slot not in KEPT:
             state = without(state, slot)
     kind = XState(step.leaves_x, 1.0, _PLANNED) if step.leaves_x is not None else state.x
     if not step.needs_data and step.leaves_x is None:
@@ -40,7 +46,20 @@ def after(state: DataState, step: Step, params: Params) -> DataState:
     state = replace(state, x=kind)
     for slot in written:
         state = with_slot(state, slot)
-    return state
+    return _noted(state, step, params, written)
+
+
+def _noted(state: DataState, step: Step, params: Params, written: Collection[str]) -> DataState:
+    """The card with the groups that the step's results are of."""
+    values = {**step.defaults(), **params}
+    made = {slot: column for slot, column in state.made_with.items() if state.has(slot)}
+    for slot in written:
+        made.pop(slot, None)
+        if step.id in _RANKS and slot.startswith("uns/"):
+            reference = str(values.get("reference", "rest"))
+            column = str(values.get("groupby"))
+            made[slot] = column if reference == "rest" else f"{column} against {reference}"
+    return replace(state, made_with=made)
 
 
 def with_slot(state: DataState, slot: str) -> DataState:

@@ -126,7 +126,7 @@ def _plot_umap(name: Code, params: Params) -> str:
         call(
             "sc.pl.umap",
             name,
-            color=color,
+            color=color or None,
             ncols=params["ncols"] if len(color) > 1 else None,
             wspace=0.6 if len(color) > 1 else None,  # room for the legends between panels
             legend_loc=params["legend_loc"],
