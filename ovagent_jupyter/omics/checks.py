@@ -103,8 +103,13 @@ def _finite(step: Step, _params: Params, state: DataState) -> Iterator[Finding]:
         yield Finding(
             "stop",
             f"X of {state.name} holds NaN or infinite values; {step.id} would fail or spread them.",
-            f"Find them with np.isnan({state.name}.X), then drop those genes or fill in values.",
+            gaps_remedy(state.name),
         )
+
+
+def gaps_remedy(name: str) -> str:
+    """What to do about NaN or infinite values in X."""
+    return f"Find them with np.isnan({name}.X), then drop those genes or fill in values."
 
 
 def _slots_there(step: Step, params: Params, state: DataState) -> Iterator[Finding]:

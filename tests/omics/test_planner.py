@@ -13,7 +13,8 @@ import pytest
 from ovagent_jupyter import omics
 from ovagent_jupyter.errors import WorkflowNeedsFallback
 from ovagent_jupyter.omics.planner.simulate import after
-from ovagent_jupyter.omics.step import STEPS
+from ovagent_jupyter.omics.state import XState
+from ovagent_jupyter.omics.step import STEPS, XKind
 from tests.omics import cards
 
 _HERE = Path(__file__).parent
@@ -196,3 +197,10 @@ def test_names_are_quoted_whole() -> None:
 def test_unknown_public_name() -> None:
     with pytest.raises(AttributeError):
         _ = omics.nothing_of_that_name
+
+
+def test_gaps_are_named_before_anything_is_asked() -> None:
+    unsure = XState(XKind.UNKNOWN, 0.5, "Some values are NaN or infinite.")
+    state = replace(cards.raw(), x=unsure, has_nan=True)
+    with pytest.raises(WorkflowNeedsFallback, match=r"np\.isnan"):
+        omics.plan("QC these cells", state)

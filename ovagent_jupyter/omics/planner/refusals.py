@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ovagent_jupyter.errors import WorkflowNeedsFallback
+from ovagent_jupyter.omics.checks import gaps_remedy
 from ovagent_jupyter.omics.planner.order import PRODUCERS
 from ovagent_jupyter.omics.state import DataState
 from ovagent_jupyter.omics.step import Step, XKind
@@ -30,10 +31,16 @@ def unsure(step: Step, state: DataState, *, loaded: bool) -> WorkflowNeedsFallba
         missing_slots=("X",),
         nearest_steps=(step.id,),
         why=state.x.evidence,
-        next_step="Load it first, and ask for the rest in the next request."
-        if loaded
-        else "Say it: add 'the data are raw counts' or 'the data are log-normalised'.",
+        next_step=_how_to_be_sure(state, loaded=loaded),
     )
+
+
+def _how_to_be_sure(state: DataState, *, loaded: bool) -> str:
+    if loaded:
+        return "Load it first, and ask for the rest in the next request."
+    if state.has_nan:
+        return gaps_remedy(state.name)
+    return "Say it: add 'the data are raw counts' or 'the data are log-normalised'."
 
 
 def unfit(step: Step, state: DataState) -> WorkflowNeedsFallback:

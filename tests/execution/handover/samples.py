@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import warnings
 from collections import OrderedDict
+from copy import deepcopy
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -188,5 +189,5 @@ def annotated(draw: st.DrawFn) -> anndata.AnnData:
         if draw(st.booleans()):
             adata.obsm["frame"] = pd.DataFrame({"q": np.arange(n)}, index=adata.obs_names)
         keys = draw(st.lists(st.sampled_from(sorted(UNS)), unique=True, max_size=4))
-        adata.uns.update({key: UNS[key] for key in keys})
+        adata.uns.update({key: deepcopy(UNS[key]) for key in keys})
     return adata

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def small() -> anndata.AnnData:
     adata.raw = adata.copy()
     adata.layers["counts"] = matrix.copy()
     adata.obsm["X_pca"] = rng.random((12, 3))
-    adata.uns.update(UNS)
+    adata.uns.update(deepcopy(UNS))  # some tests change it in place
     return adata
 
 
