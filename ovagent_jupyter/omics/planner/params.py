@@ -209,9 +209,9 @@ class _Clause:
             return
         here = {w.id for w in self.steps()}
         named = fact.key.startswith("=")
-        targets = [t for t in self._targets(key, named) if t.partition(".")[0] in here]
+        targets = [t for t in self._targets(key, named=named) if t.partition(".")[0] in here]
         if not targets:
-            targets = self._elsewhere(key, named, here)
+            targets = self._elsewhere(key, here, named=named)
         if not targets:
             self.problem(fact)
             return
@@ -219,16 +219,16 @@ class _Clause:
             step, _, name = target.partition(".")
             self._set(step, name, fact)
 
-    def _targets(self, key: str, named: bool) -> list[str]:  # noqa: FBT001 - private
+    def _targets(self, key: str, *, named: bool) -> list[str]:
         concept = list(CONCEPTS.get(SHORT_NAMES.get(key, key) if named else key, ()))
         if not named:
             return concept
         exact = [f"{s}.{key}" for s in STEPS if key in {p.name for p in STEPS.get(s).params}]
         return [*exact, *(target for target in concept if target not in exact)]
 
-    def _elsewhere(self, key: str, named: bool, here: set[str]) -> list[str]:  # noqa: FBT001
+    def _elsewhere(self, key: str, here: set[str], *, named: bool) -> list[str]:
         """A step upstream of this clause, or asked in another clause, that takes the param."""
-        targets = self._targets(key, named)
+        targets = self._targets(key, named=named)
         if key in FOR_ALL and key != "use_raw":
             here = set()  # "top 10 DE genes" is no number of variable genes
         up = {name for step in here for name in ancestors(step)} & _CHAINED
