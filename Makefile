@@ -36,11 +36,13 @@ lab: $(VENV)/.has-lab
 	"$(BIN)/python" -m jupyterlab notebooks/quickstart.ipynb $(ARGS)
 
 test: $(VENV)/.has-test
+	@"$(BIN)/python" -m tests.compile_ahead
 	"$(BIN)/python" -m pytest -n 2 --dist loadfile -m "not soak and not live" \
 	    --cov --cov-report=term:skip-covered \
 	    $(if $(ARGS),$(ARGS),--cov-fail-under=80)
 
 soak: $(VENV)/.has-test
+	@"$(BIN)/python" -m tests.compile_ahead
 	@"$(BIN)/python" -m pytest -m soak $(ARGS) || { code=$$?; \
 	    if [ $$code = 5 ]; then echo "There is no soak test yet."; else exit $$code; fi; }
 

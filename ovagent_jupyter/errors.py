@@ -11,15 +11,18 @@ OVAgentError
 ├── HandoverError               data could not cross the process border
 └── ExecutionError              code could not be run (never: the code failed)
     ├── ChildStartError         the child kernel could not be started
-    └── SandboxDeniedError      the sandbox policy forbids running
+    │   └── ConfinementError    its level could not be set up; none of its code has run
+    ├── SandboxDeniedError      the sandbox policy forbids running
+    │   └── SandboxUnavailableError     no level that is allowed works on this machine
+    └── ResourceLimitExceeded   the code went over a cap; nothing is wrong with the session
 KeyboardInterrupt
 └── TurnInterrupted             the user stopped a turn
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 
 class OVAgentError(Exception):
@@ -167,15 +170,97 @@ class ExecutionError(OVAgentError):
 
 
 class ChildStartError(ExecutionError):
-    """The child kernel could not be started: an infrastructure failure."""
+    """The child kernel could not be started; this never leads to a weaker level."""
 
     code = "child_start"
 
 
+class ConfinementError(ChildStartError):
+    """A level could not be set up, before any guest code ran: the one failure that may step down.
+
+    Args:
+        what: What failed.
+        cause: ``"unavailable"``, the machine does not have it; ``"setup_failed"``, it has.
+        probe: What was found, by the name of each protection.
+        why: The reason.
+        next_step: What the user can do now.
+    """
+
+    code = "confinement"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        cause: Literal["unavailable", "setup_failed"] = "unavailable",
+        probe: Mapping[str, str] | None = None,
+        why: str = "",
+        next_step: str = "",
+    ) -> None:
+        super().__init__(what, why=why, next_step=next_step)
+        self.cause = cause
+        self.probe = dict(probe or {})
+
+
 class SandboxDeniedError(ExecutionError):
-    """The sandbox policy forbids running at any level that is available."""
+    """The sandbox policy forbids running; nothing was run."""
 
     code = "sandbox_denied"
+
+
+class SandboxUnavailableError(SandboxDeniedError):
+    """No level that the policy allows can be set up on this machine; nothing was run.
+
+    Args:
+        what: What failed.
+        probe: What was found, by the name of each protection.
+        why: The reason.
+        next_step: What the user can do now.
+    """
+
+    code = "sandbox_unavailable"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        probe: Mapping[str, str] | None = None,
+        why: str = "",
+        next_step: str = "",
+    ) -> None:
+        super().__init__(what, why=why, next_step=next_step)
+        self.probe = dict(probe or {})
+
+
+class ResourceLimitExceeded(ExecutionError):
+    """The code of a turn went over a cap and was stopped; the session goes on.
+
+    Args:
+        what: What happened; names the cap and the use.
+        limit: Which cap: ``memory``, ``cpu_time``, ``processes``, ``disk``, ``file_size``,
+            ``wall_time`` or ``output``.
+        cap: Its value, in bytes, seconds or processes.
+        used: What was used when it was stopped.
+        why: The reason.
+        next_step: What the user can do now.
+    """
+
+    code = "resource_limit"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        limit: str = "",
+        cap: float = 0.0,
+        used: float = 0.0,
+        why: str = "",
+        next_step: str = "",
+    ) -> None:
+        super().__init__(what, why=why, next_step=next_step)
+        self.limit = limit
+        self.cap = cap
+        self.used = used
 
 
 class TurnInterrupted(KeyboardInterrupt):

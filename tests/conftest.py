@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ovagent_jupyter.execution.environment import CACHE
+from tests.compile_ahead import COMPILED
+
 HOMES = ("OVAGENT_HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")
 """Settings by which each program is told where the user's files are."""
 
@@ -22,6 +25,7 @@ def _homes_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         home.mkdir()
         os.environ[name] = str(home)
     os.environ["MPLBACKEND"] = "agg"
+    os.environ[CACHE] = str(COMPILED)
     yield
     os.environ.clear()
     os.environ.update(before)

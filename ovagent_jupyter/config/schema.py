@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import contextlib
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
+from ovagent_jupyter.config.sandbox import SandboxSpec
+from ovagent_jupyter.config.values import bad, count, directory, require_bool, seconds, set_field
 from ovagent_jupyter.errors import ConfigError
 
 OFFLINE = "offline"
 """The model that is no model: the built-in planner answers."""
 
-Floor = Literal["process", "in_process"]
-"""The weakest place where code may run: a child process, or the user's own kernel."""
+Group = Literal["", "llm", "execution", "sandbox"]
+"""Attribute of ``AgentConfig`` that holds a setting; empty for ``AgentConfig`` itself."""
 
-FLOORS: tuple[Floor, ...] = ("process", "in_process")
+LevelName = Literal["namespaces", "confined", "process", "in_process"]
+"""How far code is kept from the user's kernel; the first two are guarded by the system."""
+
+LEVELS: tuple[LevelName, ...] = ("namespaces", "confined", "process", "in_process")
+"""Strongest first."""
+
+Approve = Literal["always", "risky", "never"]
+"""When the user is asked before the code of a turn runs."""
+
+APPROVALS: tuple[Approve, ...] = ("always", "risky", "never")
+"""Strictest first."""
+
+STRONGEST: LevelName = "confined" if sys.platform == "darwin" else "namespaces"
+"""The most that this kind of system has."""
+
+GROUPS: tuple[Group, ...] = ("", "llm", "execution", "sandbox")
+"""The groups of ``AgentConfig``; the empty name is itself."""
 
 
 class SandboxFallbackPolicy(StrEnum):
-    """What to do when the place where code should run cannot be started."""
+    """What to do when this machine cannot confine code as far as is asked."""
 
     RAISE = "raise"
-    """Stop with a ``SandboxDeniedError``."""
+    """Stop with a ``SandboxUnavailableError``; nothing is run."""
     WARN_AND_FALLBACK = "warn"
-    """Say so and take the next weaker place, never one below ``fallback_floor``."""
+    """Say so and take the next weaker level, never one below ``fallback_floor``."""
     SILENT = "silent"
     """The same without saying so."""
 
@@ -60,18 +79,23 @@ class ExecutionConfig:
     timeout: float = 600.0
     """Seconds that one cell may run."""
     sandbox_fallback_policy: SandboxFallbackPolicy = SandboxFallbackPolicy.WARN_AND_FALLBACK
-    """What to do when the child kernel cannot be started."""
-    fallback_floor: Floor = "process"
-    """No fallback goes below this: ``"in_process"`` also allows the user's own process."""
+    """What to do when this machine cannot confine code as far as is asked."""
+    sandbox_level: LevelName = STRONGEST
+    """How far code is kept apart; below ``"confined"`` it can do all that you can."""
+    fallback_floor: LevelName = "confined"
+    """No fallback goes below this level."""
+    approve: Approve = "risky"
+    """Ask before a turn's code runs: ``"risky"`` where the system does not hold it back."""
 
     def __post_init__(self) -> None:
-        _require_bool("use_notebook", self.use_notebook)
-        _set(self, "max_prompts", _count("max_prompts", self.max_prompts))
-        _set(self, "storage_dir", _directory("storage_dir", self.storage_dir))
-        _set(self, "timeout", _seconds("timeout", self.timeout))
-        _set(self, "sandbox_fallback_policy", _policy(self.sandbox_fallback_policy))
-        if self.fallback_floor not in FLOORS:
-            raise _bad("fallback_floor", self.fallback_floor, "Use 'process' or 'in_process'.")
+        require_bool("use_notebook", self.use_notebook)
+        set_field(self, "max_prompts", count("max_prompts", self.max_prompts))
+        set_field(self, "storage_dir", directory("storage_dir", self.storage_dir))
+        set_field(self, "timeout", seconds("timeout", self.timeout))
+        set_field(self, "sandbox_fallback_policy", _policy(self.sandbox_fallback_policy))
+        _require_one("sandbox_level", self.sandbox_level, LEVELS)
+        _require_one("fallback_floor", self.fallback_floor, LEVELS)
+        _require_one("approve", self.approve, APPROVALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +106,8 @@ class AgentConfig:
     """Who answers."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     """Where code runs."""
+    sandbox: SandboxSpec = field(default_factory=SandboxSpec)
+    """What is granted to the code, and its caps."""
     verbose: bool = False
     """Print what happens as text, also where there is no cell to draw in."""
     history_enabled: bool = True
@@ -89,11 +115,13 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.llm, LLMConfig):
-            raise _bad("llm", self.llm, "Pass an LLMConfig.")
+            raise bad("llm", self.llm, "Pass an LLMConfig.")
         if not isinstance(self.execution, ExecutionConfig):
-            raise _bad("execution", self.execution, "Pass an ExecutionConfig.")
-        _require_bool("verbose", self.verbose)
-        _require_bool("history_enabled", self.history_enabled)
+            raise bad("execution", self.execution, "Pass an ExecutionConfig.")
+        if not isinstance(self.sandbox, SandboxSpec):
+            raise bad("sandbox", self.sandbox, "Pass a SandboxSpec.")
+        require_bool("verbose", self.verbose)
+        require_bool("history_enabled", self.history_enabled)
 
     @classmethod
     def from_flat_kwargs(cls, **kwargs: object) -> AgentConfig:
@@ -112,9 +140,9 @@ class Field:
 
     name: str
     """Its flat name, the same in files, traitlets, flags and (in capitals) the environment."""
-    group: Literal["", "llm", "execution"]
+    group: Group
     """Attribute of ``AgentConfig`` that holds it; empty for ``AgentConfig`` itself."""
-    kind: Literal["bool", "int", "float", "text", "path"]
+    kind: Literal["bool", "int", "float", "text", "path", "paths", "hosts", "size"]
     """How text from the environment is read."""
     aliases: tuple[str, ...] = ()
     """Keywords of omicverse that mean the same."""
@@ -126,10 +154,15 @@ class Field:
         """The environment variable that sets it."""
         return self.env or f"OVAGENT_{self.name.upper()}"
 
+    @property
+    def attribute(self) -> str:
+        """What its group calls it: ``sandbox_memory`` is ``memory`` of ``sandbox``."""
+        return self.name.removeprefix("sandbox_") if self.group == "sandbox" else self.name
+
     def value_in(self, config: AgentConfig) -> object:
         """The value that a configuration has for it."""
         holder = getattr(config, self.group) if self.group else config
-        return getattr(holder, self.name)
+        return getattr(holder, self.attribute)
 
 
 FIELDS: tuple[Field, ...] = (
@@ -139,7 +172,18 @@ FIELDS: tuple[Field, ...] = (
     Field("storage_dir", "execution", "path", ("notebook_storage_dir",)),
     Field("timeout", "execution", "float", ("notebook_timeout",)),
     Field("sandbox_fallback_policy", "execution", "text"),
+    Field("sandbox_level", "execution", "text"),
     Field("fallback_floor", "execution", "text"),
+    Field("approve", "execution", "text"),
+    Field("sandbox_read", "sandbox", "paths"),
+    Field("sandbox_write", "sandbox", "paths"),
+    Field("sandbox_network", "sandbox", "hosts"),
+    Field("sandbox_memory", "sandbox", "size"),
+    Field("sandbox_cpu_time", "sandbox", "float"),
+    Field("sandbox_processes", "sandbox", "int"),
+    Field("sandbox_file_size", "sandbox", "size"),
+    Field("sandbox_disk", "sandbox", "size"),
+    Field("sandbox_force", "sandbox", "bool"),
     Field("verbose", "", "bool"),
     Field("history_enabled", "", "bool", env="OVAGENT_HISTORY"),
 )
@@ -201,13 +245,26 @@ def from_flat(values: Mapping[str, object]) -> AgentConfig:
     Raises:
         ConfigError: A value cannot be used.
     """
-    groups: dict[str, dict[str, object]] = {"": {}, "llm": {}, "execution": {}}
+    groups: dict[Group, dict[str, object]] = {group: {} for group in GROUPS}
     for row in FIELDS:
         if row.name in values:
-            groups[row.group][row.name] = values[row.name]
+            groups[row.group][row.attribute] = values[row.name]
     llm = LLMConfig(**groups["llm"])  # type: ignore[arg-type]  # checked at construction
     execution = ExecutionConfig(**groups["execution"])  # type: ignore[arg-type]  # likewise
-    return AgentConfig(llm=llm, execution=execution, **groups[""])  # type: ignore[arg-type]
+    with flat_errors():
+        sandbox = SandboxSpec(**groups["sandbox"])  # type: ignore[arg-type]  # likewise
+    own = groups[""]
+    return AgentConfig(llm=llm, execution=execution, sandbox=sandbox, **own)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def flat_errors() -> Iterator[None]:
+    """Have errors of a ``SandboxSpec`` name the flat setting: ``sandbox_memory``."""
+    try:
+        yield
+    except ConfigError as error:
+        named = ConfigError(f"sandbox_{error.what}", why=error.why, next_step=error.next_step)
+        raise named from None
 
 
 def unknown_setting(keyword: str) -> ConfigError:
@@ -223,43 +280,9 @@ def unknown_setting(keyword: str) -> ConfigError:
     )
 
 
-def _bad(name: str, value: object, remedy: str) -> ConfigError:
-    return ConfigError(f"{name}={value!r} cannot be used.", next_step=remedy)
-
-
-def _set(config: object, name: str, value: object) -> None:
-    """Normalise a field of a frozen dataclass while it is being built."""
-    object.__setattr__(config, name, value)
-
-
-def _require_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise _bad(name, value, "Use True or False.")
-
-
-def _count(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _bad(name, value, "Use a whole number, 0 or more.")
-    return value
-
-
-def _seconds(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _bad(name, value, "Use a number of seconds above 0.")
-    if not (value > 0 and math.isfinite(value)):
-        raise _bad(name, value, "Use a number of seconds above 0.")
-    return float(value)
-
-
-def _directory(name: str, value: object) -> Path | None:
-    if value is None:
-        return None
-    if not isinstance(value, str | Path) or not str(value):
-        raise _bad(name, value, "Use the path of a directory.")
-    path = Path(value).expanduser().absolute()
-    if path.exists() and not path.is_dir():
-        raise _bad(name, str(value), "It is a file; use the path of a directory.")
-    return path
+def _require_one(name: str, value: object, choices: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise bad(name, value, f"Use one of {', '.join(map(repr, choices))}.")
 
 
 def _policy(value: object) -> SandboxFallbackPolicy:
@@ -267,4 +290,4 @@ def _policy(value: object) -> SandboxFallbackPolicy:
         return SandboxFallbackPolicy(str(value))
     except ValueError:
         choices = ", ".join(repr(policy.value) for policy in SandboxFallbackPolicy)
-        raise _bad("sandbox_fallback_policy", value, f"Use one of {choices}.") from None
+        raise bad("sandbox_fallback_policy", value, f"Use one of {choices}.") from None

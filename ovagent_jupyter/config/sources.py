@@ -1,17 +1,22 @@
-"""Where settings come from: defaults < file < environment < traitlets < flags.
+"""Where settings come from: defaults < file < environment < profile < policy < traitlets < flags.
 
 A later source wins over an earlier one, setting by setting. ``flags`` are what is given for one
 call: keywords of ``Agent(...)``, options of a magic or of the command line.
+
+What a notebook says, ``%config`` and the options of a magic, may only tighten: a notebook may
+come from somebody else. What gives the code more comes from the other sources.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from ovagent_jupyter.config.loosening import loosens, written_value
 from ovagent_jupyter.config.schema import FIELDS, AgentConfig, Field, flat_names, from_flat
 from ovagent_jupyter.errors import ConfigError
 
@@ -24,6 +29,8 @@ class Source(StrEnum):
     DEFAULT = "default"
     FILE = "file"
     ENVIRONMENT = "environment"
+    PROFILE = "profile"
+    POLICY = "policy"
     TRAITLETS = "traitlets"
     FLAGS = "flags"
 
@@ -73,38 +80,80 @@ def resolve(
     *,
     flags: Mapping[str, object] | None = None,
     traits: Mapping[str, object] | None = None,
+    granted: Mapping[str, object] | None = None,
+    profile: Mapping[str, object] | None = None,
     env: Mapping[str, str] | None = None,
     file: Path | None = None,
+    notebook: bool = False,
 ) -> Resolved:
     """The settings from all sources.
 
     Args:
         flags: What is given for this call; omicverse's names are accepted.
-        traits: Traitlets that the user has set, under their flat names.
+        traits: Traitlets set in the session (``%config``), under their flat names.
+        granted: What the user said yes to in this session.
+        profile: Traitlets set in the configuration file of the IPython profile.
         env: Environment variables.
         file: A TOML file; one that does not exist sets nothing.
+        notebook: Whether the flags stand in a notebook.
 
     Raises:
-        ConfigError: A source names an unknown setting or has a value that cannot be used. It
-            names the source, also when a stronger source would have won.
+        ConfigError: A source names an unknown setting or has a value that cannot be used; or a
+            notebook loosens what the user has set. It names the source, also when a stronger
+            source would have won.
     """
-    layers = (
-        _from_file(file),
-        _from_environment(env or {}),
-        _from_mapping(traits or {}, Origin(Source.TRAITLETS)),
-        _from_mapping(flags or {}, Origin(Source.FLAGS)),
-    )
-    winners: dict[str, _Found] = {}
-    for layer in layers:
+    layers = {
+        Source.FILE: _from_file(file),
+        Source.ENVIRONMENT: _from_environment(env or {}),
+        Source.PROFILE: _from_mapping(profile or {}, Origin(Source.PROFILE)),
+        Source.POLICY: _from_mapping(granted or {}, Origin(Source.POLICY)),
+        Source.TRAITLETS: _from_mapping(traits or {}, Origin(Source.TRAITLETS)),
+        Source.FLAGS: _from_mapping(flags or {}, Origin(Source.FLAGS)),
+    }
+    for layer in layers.values():
         for name, found in layer.items():
             _attributed(found.origin, from_flat, {name: found.value})
-        winners |= layer
+    in_a_notebook = {Source.TRAITLETS, Source.FLAGS} if notebook else {Source.TRAITLETS}
+    _require_tighter(layers, in_a_notebook)
+    winners = _merged(layers.values())
     default = Origin(Source.DEFAULT)
     return Resolved(
         config=from_flat({name: found.value for name, found in winners.items()}),
         provenance={
             row.name: winners[row.name].origin if row.name in winners else default for row in FIELDS
         },
+    )
+
+
+def _merged(layers: Iterable[Mapping[str, _Found]]) -> dict[str, _Found]:
+    merged: dict[str, _Found] = {}
+    for layer in layers:
+        merged |= layer
+    return merged
+
+
+def _require_tighter(
+    layers: Mapping[Source, Mapping[str, _Found]], in_a_notebook: Collection[Source]
+) -> None:
+    """Check that a notebook loosens nothing that the user has set, or left at its default.
+
+    Raises:
+        ConfigError: It does.
+    """
+    by_the_user = _merged(layer for source, layer in layers.items() if source not in in_a_notebook)
+    base = from_flat({name: found.value for name, found in by_the_user.items()})
+    for source in in_a_notebook:
+        for name, found in layers[source].items():
+            if loosens(name, found.value, base):
+                raise _loosened(name, found, base)
+
+
+def _loosened(name: str, found: _Found, by_the_user: AgentConfig) -> ConfigError:
+    row = next(row for row in FIELDS if row.name == name)
+    return ConfigError(
+        f"{name}={found.value!r} is not accepted from a notebook ({found.origin.source.value}).",
+        why=f"It gives the code more than your own settings: {written_value(row, by_the_user)}.",
+        next_step=f"Set it with %ovagent policy, in your settings file, or as {row.variable}.",
     )
 
 
@@ -145,7 +194,7 @@ def _from_file(file: Path | None) -> dict[str, _Found]:
 def _from_environment(env: Mapping[str, str]) -> dict[str, _Found]:
     """The variables that are set and not empty, read by the kind of their setting."""
     return {
-        row.name: _Found(_parsed(row, env[row.variable]), Origin(Source.ENVIRONMENT, row.variable))
+        row.name: _Found(parsed(row, env[row.variable]), Origin(Source.ENVIRONMENT, row.variable))
         for row in FIELDS
         if env.get(row.variable, "").strip()
     }
@@ -155,7 +204,7 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 
-def _parsed(row: Field, text: str) -> object:
+def parsed(row: Field, text: str) -> object:
     """A variable's text as the kind of value that its setting has.
 
     Raises:
@@ -170,6 +219,10 @@ def _parsed(row: Field, text: str) -> object:
                 return int(text)
             case "float":
                 return float(text)
+            case "paths":
+                return [part for part in text.split(os.pathsep) if part]
+            case "hosts":
+                return [part.strip() for part in text.split(",") if part.strip()]
             case _:
                 return text
     except ValueError:

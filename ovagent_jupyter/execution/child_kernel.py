@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import zmq
+from ipykernel.heartbeat import Heartbeat
 from ipykernel.iostream import OutStream
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type
+
+from ovagent_jupyter.execution.environment import BROKER, SOCKETS
 
 LONGEST_CELL = 8_000_000
 """Characters that one cell may print; far more than the parent passes on."""
@@ -59,6 +64,30 @@ class BoundedStream(OutStream):
 class ChildShell(ZMQInteractiveShell):
     """A shell whose ``exit()`` and ``quit()`` end the cell, not the kernel with all variables."""
 
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)  # type: ignore[no-untyped-call]
+        try:
+            for end in os.openpty():
+                os.close(end)
+        except OSError:
+            # Where the confinement has no terminals to give.
+            self.system = self._system_through_pipe  # type: ignore[method-assign]
+
+    def _system_through_pipe(self, cmd: str) -> None:
+        """Run ``!cmd`` without a terminal."""
+        with subprocess.Popen(  # noqa: S602 - a shell line is what ``!`` asks for, in here
+            self.var_expand(cmd, depth=1),  # type: ignore[no-untyped-call]
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            for line in process.stdout or ():
+                sys.stdout.write(line)
+        self.user_ns["_exit_code"] = process.returncode
+
     def ask_exit(self) -> NoReturn:
         """End the running cell."""
         raise SystemExit("exit() ends this cell; your variables are kept.")
@@ -70,12 +99,37 @@ class ChildKernel(IPythonKernel):
     shell_class = Type(ChildShell)
 
 
+class InheritedHeartbeat(Heartbeat):
+    """A heartbeat on a socket that the parent has bound."""
+
+    listeners: dict[int, int]
+
+    def _try_bind_socket(self) -> Any:
+        inherit(self.socket, self.listeners, self.port)
+        return super()._try_bind_socket()  # type: ignore[no-untyped-call]
+
+
 class ChildApp(IPKernelApp):
     """The application whose output waits for a slow reader instead of being dropped.
 
     By default a publisher drops what a reader has not fetched in time: a loop that prints with
     ``flush=True`` loses hundreds of lines on a busy machine, and nobody is told.
     """
+
+    listeners: dict[int, int]
+    """Port → descriptor of the socket that was bound for it; empty to bind them here."""
+
+    def _try_bind_socket(self, s: zmq.Socket[bytes], port: int) -> Any:
+        inherit(s, self.listeners, port)
+        return super()._try_bind_socket(s, port)  # type: ignore[no-untyped-call]
+
+    def init_heartbeat(self) -> None:
+        """Start the heartbeat."""
+        address = (self.transport, self.ip, self.hb_port)
+        self.heartbeat = InheritedHeartbeat(zmq.Context(), address)  # type: ignore[no-untyped-call]
+        self.heartbeat.listeners = self.listeners
+        self.hb_port = self.heartbeat.port
+        self.heartbeat.start()
 
     def init_iopub(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
         """Open the output channel."""
@@ -85,13 +139,32 @@ class ChildApp(IPKernelApp):
         self.iopub_thread.schedule(partial(publisher.setsockopt, zmq.XPUB_NODROP, 1))
 
 
+def inherit(socket: zmq.Socket[bytes], listeners: dict[int, int], port: int) -> None:
+    """Have a socket listen where the parent has bound it; a confined child can bind nowhere."""
+    if port in listeners:
+        socket.setsockopt(zmq.USE_FD, listeners[port])
+
+
 def run_kernel(arguments: list[str]) -> None:
     """Serve the connection file named in the arguments until told to shut down."""
+    # The supervisor ends us when the parent is gone; its number means nothing in here.
+    os.environ.pop("JPY_PARENT_PID", None)
+    numbers = os.environ.pop(SOCKETS, "").split()
     app = ChildApp.instance(
         kernel_class=ChildKernel,
         outstream_class=f"{__name__}.{BoundedStream.__name__}",
     )
+    app.listeners = {port: int(number) for port, number in enumerate(numbers, 1)}
+    _use_broker(os.environ.pop(BROKER, ""))
     app.initialize([*arguments, "--HistoryManager.enabled=False"])  # type: ignore[no-untyped-call]
     if isinstance(sys.stdout, BoundedStream) and isinstance(sys.stderr, BoundedStream):
         sys.stdout.other, sys.stderr.other = sys.stderr, sys.stdout
     app.start()  # type: ignore[no-untyped-call]
+
+
+def _use_broker(number: str) -> None:
+    """Reach granted hosts through the parent, if there are any."""
+    if number:
+        from ovagent_jupyter.execution import child_network
+
+        child_network.install(int(number))

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from socket import AF_UNIX, SOCK_STREAM
+from socket import socket as Listener  # noqa: N812 - `socket` is zmq's here
 from typing import Literal
 
 import zmq
@@ -26,8 +28,9 @@ LARGEST_MESSAGE = 48_000_000
 BATCH = 100
 """Messages read before others on the event loop get their turn."""
 PORTS: Mapping[Channel, int] = {"shell": 1, "iopub": 2, "control": 4}
-LAST_BOUND = 5
-"""The heartbeat, which the kernel binds last."""
+EVERY_PORT = (1, 2, 3, 4, 5)
+"""Shell, output, standard input, control, heartbeat."""
+BACKLOG = 16
 RECONNECT = 10
 """Milliseconds."""
 
@@ -64,8 +67,9 @@ class Address:
             iopub_port=PORTS["iopub"],
             control_port=PORTS["control"],
             stdin_port=3,
-            hb_port=LAST_BOUND,
+            hb_port=5,
         )
+        address.file.chmod(0o400)
         return address
 
     def path(self, port: int) -> Path:
@@ -73,9 +77,30 @@ class Address:
         return self.stem.with_name(f"{self.stem.name}-{port}")
 
     @property
-    def bound(self) -> bool:
-        """Whether the kernel has made all its sockets."""
-        return self.path(LAST_BOUND).exists()
+    def sockets(self) -> tuple[Path, ...]:
+        """The files of all its sockets."""
+        return tuple(self.path(port) for port in EVERY_PORT)
+
+    def listen(self) -> list[Listener]:
+        """The kernel's sockets, bound for it: it inherits them and needs to make no file.
+
+        A client may connect from now on; it is answered when the kernel is up.
+        """
+        bound: list[Listener] = []
+        try:
+            for port in EVERY_PORT:
+                path = self.path(port)
+                path.unlink(missing_ok=True)
+                made = Listener(AF_UNIX, SOCK_STREAM)
+                bound.append(made)
+                made.bind(str(path))
+                made.listen(BACKLOG)
+                made.setblocking(False)
+        except BaseException:
+            for made in bound:
+                made.close()
+            raise
+        return bound
 
 
 class KernelConnection:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 MARK = "OVAGENT_CHILD"
 """Set in the environment of a child that was already started with a scrubbed environment."""
-LIFELINE = "OVAGENT_LIFELINE"
-"""Number of the descriptor that ends when the parent does."""
+SOCKETS = "OVAGENT_SOCKETS"
+"""Numbers of the descriptors on which the kernel listens, in the order of its ports."""
+BROKER = "OVAGENT_BROKER"
+"""Number of the descriptor by which a child asks for a connection to a granted host."""
 OWN_ROOT = "OVAGENT_CHILD_ROOT"
 """Directory that the child removes itself, because nobody else knows it."""
 CACHE = "OVAGENT_CACHE"
@@ -26,7 +28,7 @@ _ALLOWED = """
     MKL_NUM_THREADS MKL_DYNAMIC OPENBLAS_NUM_THREADS BLIS_NUM_THREADS VECLIB_MAXIMUM_THREADS
     NUMBA_NUM_THREADS NUMBA_THREADING_LAYER NUMBA_DISABLE_JIT NUMBA_CPU_NAME
     NUMEXPR_NUM_THREADS NUMEXPR_MAX_THREADS CUDA_VISIBLE_DEVICES
-    JPY_PARENT_PID JPY_SESSION_NAME
+    JPY_SESSION_NAME
 """
 ALLOWED = frozenset(_ALLOWED.split())
 """Where programs and libraries are, language, time zone, thread counts. No key is ever among it."""
@@ -55,10 +57,29 @@ class ChildDirectories:
         """Its TMPDIR; the name is short because sockets are made in it."""
         return self.root / "tmp"
 
+    @property
+    def cache(self) -> Path:
+        """Its compiled code; code of others is never taken from where a child could write."""
+        return self.root / "cache"
+
+    @property
+    def compiled(self) -> Path:
+        """What Numba compiles."""
+        return self.cache / "numba"
+
+    @property
+    def exchange(self) -> Path:
+        """Where it leaves what is fetched from it."""
+        return self.root / "exchange"
+
+    @property
+    def writable(self) -> tuple[Path, ...]:
+        """All that it may write to; the root itself is not among it."""
+        return (self.work, self.home, self.temp, self.cache, self.exchange)
+
     def make(self) -> None:
         """Create what is missing, readable by this user only."""
-        own = (self.root, self.work, self.home, self.temp)
-        for path in (*own, *map(Path, self._settings().values())):
+        for path in (self.root, *self.writable, *map(Path, self._settings().values())):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def variables(self) -> dict[str, str]:
@@ -78,24 +99,18 @@ class ChildDirectories:
         }
 
 
-def child_environment(
-    source: Mapping[str, str], directories: ChildDirectories, cache: Path
-) -> dict[str, str]:
+def child_environment(source: Mapping[str, str], directories: ChildDirectories) -> dict[str, str]:
     """The whole environment of a child.
 
     Args:
         source: The environment to take the allowed variables from.
         directories: Where the child may write.
-        cache: Directory of compiled code that outlives the child; shared by children only.
     """
     kept = {name: source[name] for name in sorted(ALLOWED & source.keys())}
-    numba = cache / "numba"
-    numba.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept |= directories.variables()
     kept |= {
         MARK: "1",
-        CACHE: str(cache),
-        "NUMBA_CACHE_DIR": str(numba),
+        "NUMBA_CACHE_DIR": str(directories.compiled),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         # tqdm's advice to install widgets: a child has no front end that could show them.
         "PYTHONWARNINGS": "ignore:IProgress not found",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -12,10 +13,24 @@ if TYPE_CHECKING:
 
 
 class Isolation(IntEnum):
-    """How far code is kept from the user's kernel; a larger number is further."""
+    """How far code is kept from the user's kernel; a larger number is further.
+
+    Between ``PROCESS`` and ``CONFINED`` lies the boundary that the operating system guards.
+    """
 
     IN_PROCESS = 0
+    """The user's own kernel."""
     PROCESS = 1
+    """A child with an environment and folders of its own; it can do all that the user can."""
+    CONFINED = 2
+    """A child that gives up rights before it runs: Landlock and seccomp, or Seatbelt on macOS."""
+    NAMESPACES = 3
+    """The same in Linux namespaces of its own, in which only what is granted exists."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the operating system holds the code back."""
+        return self >= Isolation.CONFINED
 
 
 class ExecutionStatus(StrEnum):
@@ -57,6 +72,25 @@ class CodeError:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitHit:
+    """A cap that code went over, and for which it was ended."""
+
+    limit: str
+    """``memory``, ``cpu_time``, ``processes``, ``disk`` … as ``SandboxSpec`` names it."""
+    cap: float
+    """Bytes, seconds, or a number of processes."""
+    used: float
+    """The same, as it was measured when the cap was found passed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodeBatch:
+    """The cells of one turn, about which the user is asked once; each batch is its own."""
+
+    codes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ExecutionRequest:
     """One cell to run."""
 
@@ -65,6 +99,8 @@ class ExecutionRequest:
     """Seconds of wall time; None for no limit."""
     silent: bool = False
     """Ours, not the user's: no outputs are passed on and no execution count is used."""
+    batch: CodeBatch | None = None
+    """The cells that it belongs to; None when it stands alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +114,8 @@ class ExecutionResult:
     """Seconds of wall time."""
     truncated: bool = False
     """Some output was left out because it passed the bound."""
+    limit: LimitHit | None = None
+    """The cap for which it was ended; None unless the status is LIMIT."""
 
     @property
     def ok(self) -> bool:
@@ -110,6 +148,36 @@ class Executor(Protocol):
     @property
     def alive(self) -> bool:
         """Whether it can run the next cell without being started."""
+        ...
+
+    @property
+    def work_dir(self) -> Path:
+        """Where the code runs and leaves its files; it goes with the executor's child.
+
+        Raises:
+            ExecutionError: It was not started.
+        """
+        ...
+
+    @property
+    def protections(self) -> Mapping[str, str]:
+        """What holds the code back, as measured where it runs; empty when nothing does.
+
+        Each is ``"enforced"``, ``"missing"`` or ``"not applicable"``.
+        """
+        ...
+
+    async def grant(self, read: Sequence[Path] = ()) -> bool:
+        """Let the code read these files or folders too; True when it began anew for that.
+
+        What was granted already changes nothing. Before the start, it is kept for the start.
+
+        Args:
+            read: Resolved paths that exist.
+
+        Raises:
+            ChildStartError: It could not begin anew.
+        """
         ...
 
     async def start(self) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ovagent_jupyter.config.sandbox import SandboxSpec
 from ovagent_jupyter.errors import ExecutionError
+from ovagent_jupyter.execution import seed
 from ovagent_jupyter.execution.cell import CellRun
 from ovagent_jupyter.execution.executor import (
     CodeError,
@@ -21,6 +24,7 @@ from ovagent_jupyter.execution.executor import (
     OnOutput,
 )
 from ovagent_jupyter.execution.launch import Child, LaunchOptions, launch
+from ovagent_jupyter.execution.limits import limit_error
 from ovagent_jupyter.execution.outputs import OutputCollector, OutputLimits
 from ovagent_jupyter.execution.transfer import Transfer
 
@@ -52,29 +56,28 @@ class KernelExecutor:
     executor on one event loop.
 
     Args:
-        run_dir: Where sockets are made; None is the user's runtime directory. Must be short.
-        work_dir: Where the code runs; None is a private directory that goes with the child.
+        isolation: The level to set up; no other is taken.
         timeout: Seconds a cell may run whose request names none; None for no limit.
         grace: Seconds between the interrupt of a cell and the end by force.
         warm: Modules that the child imports in the background once it is up.
         limits: How much output of a cell is passed on.
-        options: How the child is started; replaces ``run_dir`` and ``work_dir``.
+        options: How else the child is started.
+        ahead: Called once in the background when the child is up: makes what later ones need.
     """
-
-    isolation = Isolation.PROCESS
 
     def __init__(
         self,
         *,
-        run_dir: Path | None = None,
-        work_dir: Path | None = None,
+        isolation: Isolation = Isolation.NAMESPACES,
         timeout: float | None = None,
         grace: float = 0.7,
         warm: Sequence[str] = (),
         limits: OutputLimits | None = None,
         options: LaunchOptions | None = None,
+        ahead: Callable[[LaunchOptions], Coroutine[None, None, object]] | None = None,
     ) -> None:
-        self._options = options or LaunchOptions(run_dir=run_dir, work_dir=work_dir)
+        self.isolation = isolation
+        self._options = replace(options or LaunchOptions(), isolation=isolation)
         self._timeout = timeout
         self._grace = grace
         self._warm = tuple(warm)
@@ -82,6 +85,8 @@ class KernelExecutor:
         self._child: Child | None = None
         self._run: CellRun | None = None
         self._warming: asyncio.Task[None] | None = None
+        self._ahead = ahead
+        self._making: asyncio.Task[object] | None = None
         self._transfer = Transfer(self._run_silently)
         # Protects the child's sockets: one cell is sent and followed to its end at a time.
         self._one_cell = asyncio.Lock()
@@ -98,6 +103,43 @@ class KernelExecutor:
         """Process id of the child, or None when there is none."""
         return self._child.process.pid if self._child is not None else None
 
+    @property
+    def protections(self) -> Mapping[str, str]:
+        """What holds the child, as measured inside it; empty when there is none.
+
+        From the name of a protection to ``enforced``, ``missing`` or ``not applicable``.
+        """
+        return (self._child.process.protections or {}) if self._child is not None else {}
+
+    @property
+    def work_dir(self) -> Path:
+        """Where the code runs and leaves its files; it goes with the child.
+
+        Raises:
+            ExecutionError: There is no child.
+        """
+        return self._living_child().work_dir
+
+    async def grant(self, read: Sequence[Path] = ()) -> bool:
+        """Let the code read these, besides what is granted; True when that took a fresh child.
+
+        A process that has confined itself cannot be given more, so a running child that lacks
+        one is replaced; its variables are lost.
+
+        Raises:
+            ChildStartError: The fresh child cannot be started.
+        """
+        spec = self._options.spec
+        lacking = [path for path in read if not _within(path, (*spec.read, *spec.write))]
+        if not lacking:
+            return False
+        spec = replace(spec, read=(*spec.read, *lacking))
+        self._options = replace(self._options, spec=spec)
+        if not self.alive:
+            return False
+        await self.restart()
+        return True
+
     async def start(self) -> None:
         """Start the child unless it runs; one that died is replaced, its variables are lost.
 
@@ -110,6 +152,8 @@ class KernelExecutor:
             async with self._one_cell:
                 await self._drop_child()
             self._child = await launch(self._options)
+            if self._ahead is not None and self._making is None:
+                self._making = asyncio.create_task(self._ahead(self._options))
         if self._warm:
             self._warming = asyncio.create_task(self._import_warm())
             # Once around the loop, so that it is in line before the first cell.
@@ -133,7 +177,8 @@ class KernelExecutor:
             HandoverError: Nothing could be handed over.
             ExecutionError: There is no child.
         """
-        return await self._transfer.put(objects, self._living_child().exchange_dir)
+        child = self._living_child()
+        return await self._transfer.put(objects, child.exchange_dir, child.parcels_dir)
 
     async def changes(self, outputs: Sequence[str] = ()) -> Changes:
         """What the child changed in the objects handed over, and the new ``outputs``.
@@ -165,6 +210,9 @@ class KernelExecutor:
     async def shutdown(self) -> None:
         """End the child and remove its directories; safe to call twice."""
         await self.interrupt()
+        if self._making is not None:
+            self._making.cancel()
+            await asyncio.wait({self._making})
         async with self._one_start, self._one_cell:
             await self._drop_child(politely=True)
 
@@ -251,8 +299,11 @@ class KernelExecutor:
             for message in messages:
                 run.take(message)
         cause = child.process.cause_of_death()
+        limit = child.process.limit
         lines = child.process.tail.splitlines()
         await self._bury(child)
+        if limit is not None:
+            return replace(run.ended(ExecutionStatus.LIMIT, limit_error(limit)), limit=limit)
         hint = " The system may have run out of memory." if "SIGKILL" in cause else ""
         error = CodeError(
             "ChildDied",
@@ -297,6 +348,36 @@ class KernelExecutor:
                 next_step="Call start(); variables of an earlier child are lost.",
             )
         return self._child
+
+
+async def compile_ahead(options: LaunchOptions, *, wait: bool = False) -> bool:
+    """Make the compiled code that children start with, unless it is there; True when it is.
+
+    Args:
+        options: How the child that compiles is started; it gets no grants.
+        wait: Wait for another process that is at it.
+    """
+
+    async def run(code: str, keep: Callable[[Path], None]) -> None:
+        executor = KernelExecutor(
+            isolation=options.isolation,
+            options=replace(options, spec=SandboxSpec(), work_dir=None),
+        )
+        try:
+            await executor.start()
+            result = await executor.execute(ExecutionRequest(code, SILENT_LIMIT, silent=True))
+            if result.ok:
+                keep(executor._living_child().confined.directories.compiled)
+        except ExecutionError:
+            return
+        finally:
+            await executor.shutdown()
+
+    return await seed.make(options.environment, run, wait=wait)
+
+
+def _within(path: Path, granted: Sequence[Path]) -> bool:
+    return any(path == each or each in path.parents for each in granted)
 
 
 def _content(request: ExecutionRequest) -> dict[str, object]:

@@ -1,67 +1,219 @@
-"""Starts one child kernel and waits until it answers; the seam where confinement will be put in."""
+"""Starts one child kernel, confined, and waits until it answers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ovagent_jupyter.errors import ChildStartError, OVAgentError
+from ovagent_jupyter.config.sandbox import SandboxSpec
+from ovagent_jupyter.errors import ChildStartError, ConfinementError
+from ovagent_jupyter.execution import seed
 from ovagent_jupyter.execution.child import command
 from ovagent_jupyter.execution.connection import Address, KernelConnection
-from ovagent_jupyter.execution.environment import CACHE, ChildDirectories, child_environment
+from ovagent_jupyter.execution.environment import (
+    BROKER,
+    SOCKETS,
+    ChildDirectories,
+    child_environment,
+)
+from ovagent_jupyter.execution.executor import Isolation
+from ovagent_jupyter.execution.folders import ChildFolders, make_folders
 from ovagent_jupyter.execution.process import ChildProcess
-from ovagent_jupyter.execution.rundir import RunDirectory
-from ovagent_jupyter.storage.paths import cache_dir, runtime_dir
+from ovagent_jupyter.execution.sandbox.confinement import (
+    Confinement,
+    Layers,
+    missing,
+    plan_grants,
+    seatbelt_for,
+)
+from ovagent_jupyter.execution.sandbox.grants import Grants
 
-LONGEST_SOCKET_PATH = 103
-"""Bytes of a socket's path: sun_path of unix(7) has 108, that of macOS 104."""
+if TYPE_CHECKING:
+    from ovagent_jupyter.execution.sandbox.network import Proxy
+
 POLITE = 0.5
 """Seconds a child gets to end by itself when it is told to."""
 ASK_AGAIN = 0.1
-CACHE_ROOM = 64 << 20
-"""Bytes that compiled code may need; with less than that free, the cache goes with the child."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchOptions:
     """How a child is started."""
 
+    isolation: Isolation = Isolation.PROCESS
+    """The level to set up; no other is taken."""
+    spec: SandboxSpec = field(default_factory=SandboxSpec)
+    """What is granted to it, and its caps."""
+    layers: Layers | None = None
+    """The mechanisms to use; None takes all that make up the level."""
     run_dir: Path | None = None
     """Where its sockets are made; None is the user's runtime directory."""
     work_dir: Path | None = None
     """Where its code runs; None is a private directory that goes with the child."""
-    cache_dir: Path | None = None
-    """Compiled code that outlives a child; None is below the user's cache directory."""
     python: str = sys.executable
     """The interpreter."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     """Where the allowed variables are taken from."""
+    on_denied: Callable[[str, int], None] | None = None
+    """Told of a host and port that were asked for and are not granted; on the event loop."""
     start_timeout: float = 60.0
     """Seconds until a child that does not answer is given up."""
 
 
-class Child:
-    """One running child: its process, the wire to it, and its directories."""
+class ConfinedProcess:
+    """One kernel process, confined, with its folders; who speaks to it, and how, is not its matter.
 
-    def __init__(self, run: RunDirectory, home: RunDirectory) -> None:
-        self._run = run
-        self._home = home
+    Args:
+        options: How it is started.
+        folders: Its folders.
+    """
+
+    def __init__(self, options: LaunchOptions, folders: ChildFolders) -> None:
+        self.options = options
+        self.folders = folders
+        self.directories = ChildDirectories.below(folders.root, options.work_dir)
         self._process: ChildProcess | None = None
-        self._connection: KernelConnection | None = None
+        self._proxy: Proxy | None = None
 
     @property
     def process(self) -> ChildProcess:
         """The process."""
         assert self._process is not None
         return self._process
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a process, alive or not."""
+        return self._process is not None
+
+    async def start(self, address: Address) -> None:
+        """Start the kernel that answers at an address.
+
+        Raises:
+            OSError: A socket or the process cannot be made.
+            ConfinementError: Its interpreter cannot be asked for its packages.
+        """
+        options = self.options
+        environment, grants = await asyncio.to_thread(self._prepare, address.file)
+        listeners = address.listen()
+        try:
+            keep = tuple(each.fileno() for each in listeners)
+            environment[SOCKETS] = " ".join(map(str, keep))
+            if options.spec.network:
+                self._proxy = proxy = _proxy(options)
+                broker = proxy.start()
+                keep = (*keep, broker)
+                environment[BROKER] = str(broker)
+            confinement = Confinement(
+                layers=options.layers or Layers.of(options.isolation),
+                spec=options.spec,
+                grants=grants,
+                directories=self.directories,
+                environment=environment,
+                command=tuple(command(options.python, address.file)),
+                keep=keep,
+                seatbelt=seatbelt_for(options.isolation, grants, address.sockets),
+            )
+            self._process = ChildProcess(confinement.as_plan(), options.environment, keep)
+        finally:
+            for each in listeners:
+                each.close()
+            if self._proxy is not None:
+                self._proxy.release()
+
+    def _prepare(self, connection_file: Path) -> tuple[dict[str, str], Grants]:
+        """Fill its folders, and find what it may see."""
+        options = self.options
+        options.spec.check(Path.home())
+        self.directories.make()
+        seed.give(options.environment, self.directories.compiled)
+        environment = child_environment(options.environment, self.directories)
+        if options.isolation is Isolation.CONFINED:
+            # It has no semaphores of its own there, and would warn that it works with threads.
+            environment["JOBLIB_MULTIPROCESSING"] = "0"
+        readable = (connection_file, self.folders.parcels or connection_file)
+        grants = plan_grants(
+            options.python,
+            environment,
+            directories=self.directories,
+            spec=options.spec,
+            readable=readable,
+            patience=options.start_timeout,
+        )
+        return environment, grants
+
+    async def until_it_holds(self) -> None:
+        """Wait until the kernel's program is about to start, confined; raises as ``check``."""
+        while self.process.protections is None:
+            self.check()
+            await asyncio.sleep(0.002)
+        self.check()
+
+    def check(self) -> None:
+        """Whether it may go on.
+
+        Raises:
+            ConfinementError: The level could not be set up; nothing of the guest's has run.
+            ChildStartError: It ended.
+        """
+        process = self.process
+        level = self.options.isolation
+        if process.refusal is not None:
+            raise _not_confined(level, process.refusal.stage, process.refusal.why)
+        if process.protections is not None and self.options.layers is None:
+            lacking = missing(level, process.protections)
+            if lacking:
+                raise _not_confined(level, ", ".join(lacking), "The self-test found it open.")
+        if process.running:
+            return
+        if process.protections is None:
+            raise _not_confined(level, "supervisor", self.last_words())
+        raise ChildStartError(
+            f"The child kernel {process.cause_of_death()} while starting.",
+            why=self.last_words(),
+            next_step="Run `%ovagent doctor` to see what the child lacks.",
+        )
+
+    def last_words(self) -> str:
+        """The last lines that it wrote where nobody reads."""
+        lines = self.process.tail.splitlines()[-3:] if self.started else []
+        return "It said: " + " | ".join(line.strip() for line in lines) if lines else ""
+
+    async def end(self) -> None:
+        """End it; its folders stay; safe to call twice."""
+        if self._process is not None:
+            await self._process.close()
+        if self._proxy is not None:
+            await self._proxy.close()
+
+    async def close(self) -> None:
+        """End it and remove its folders; safe to call twice."""
+        await self.end()
+        await asyncio.to_thread(self.folders.remove)
+
+
+class Child:
+    """One running child kernel that we speak to ourselves.
+
+    Args:
+        confined: Its process, not started yet.
+    """
+
+    def __init__(self, confined: ConfinedProcess) -> None:
+        self.confined = confined
+        self._connection: KernelConnection | None = None
+
+    @property
+    def process(self) -> ChildProcess:
+        """The process."""
+        return self.confined.process
 
     @property
     def connection(self) -> KernelConnection:
@@ -72,39 +224,41 @@ class Child:
     @property
     def run_dir(self) -> Path:
         """Where its sockets lie."""
-        return self._run.path
+        return self.confined.folders.run
+
+    @property
+    def work_dir(self) -> Path:
+        """Where its code runs and leaves its files."""
+        return self.confined.directories.work
 
     @property
     def exchange_dir(self) -> Path:
-        """Where what is handed over lies: the runtime directory is small on many systems."""
-        return self._home.path
+        """Where it leaves what is fetched from it."""
+        return self.confined.directories.exchange
 
-    async def start(self, options: LaunchOptions) -> None:
+    @property
+    def parcels_dir(self) -> Path | None:
+        """Where objects lie that are handed to it, if there is shared memory."""
+        return self.confined.folders.parcels
+
+    async def start(self) -> None:
         """Start the process and wait until it answers on both channels.
 
         Raises:
             ChildStartError: It ended, or did not answer in time.
         """
+        seconds = self.confined.options.start_timeout
         address = Address.create(self.run_dir)
-        directories = ChildDirectories.below(self._home.path, options.work_dir)
-        directories.make()
-        cache = _cache(options, self._home.path)
-        environment = child_environment(options.environment, directories, cache)
-        environment["JPY_PARENT_PID"] = str(os.getpid())
-        self._process = ChildProcess(
-            command(options.python, address.file), environment, directories.work
-        )
         try:
-            async with asyncio.timeout(options.start_timeout):
-                while not address.bound:
-                    self._check_running()
-                    await asyncio.sleep(0.005)
+            async with asyncio.timeout(seconds):
+                await self.confined.start(address)
+                await self.confined.until_it_holds()
                 self._connection = KernelConnection(address)
                 await self._wait_until_heard()
         except TimeoutError:
             raise ChildStartError(
                 "The child kernel did not answer.",
-                why=f"No reply within {options.start_timeout:g} s. {self._last_words()}".strip(),
+                why=f"No reply within {seconds:g} s. {self.confined.last_words()}".strip(),
                 next_step="Run `%ovagent doctor`; raise the start time-out on a slow machine.",
             ) from None
 
@@ -115,15 +269,12 @@ class Child:
 
     async def close(self, *, politely: bool = False) -> None:
         """End it and remove what was made for it; safe to call twice."""
-        if self._process is not None:
-            if politely and self._connection is not None and self._process.running:
-                self._connection.send("control", "shutdown_request", {"restart": False})
-                await self._process.wait(POLITE)
-            await self._process.close()
+        if politely and self._connection is not None and self.process.running:
+            self._connection.send("control", "shutdown_request", {"restart": False})
+            await self.process.wait(POLITE)
+        await self.confined.close()
         if self._connection is not None:
             self._connection.close()
-        self._home.remove()
-        self._run.remove()
 
     async def _wait_until_heard(self) -> None:
         # A subscription takes a moment; what is published before it is in place is not heard.
@@ -138,75 +289,60 @@ class Child:
                 if message.parent_id in asked:
                     answered |= message.channel == "shell"
                     heard |= message.channel == "iopub"
-            self._check_running()
-
-    def _check_running(self) -> None:
-        if self.process.running:
-            return
-        raise ChildStartError(
-            f"The child kernel {self.process.cause_of_death()} while starting.",
-            why=self._last_words(),
-            next_step="Run `%ovagent doctor` to see what the child lacks.",
-        )
-
-    def _last_words(self) -> str:
-        lines = self.process.tail.splitlines()[-3:]
-        return "It said: " + " | ".join(line.strip() for line in lines) if lines else ""
+            self.confined.check()
 
 
 async def launch(options: LaunchOptions) -> Child:
     """Start a child that is ready for its first cell.
 
     Raises:
+        ConfinementError: Its level cannot be set up; nothing of the guest's has run.
         ChildStartError: It cannot be started; nothing is left behind.
     """
     child: Child | None = None
     try:
-        child = _prepare(options)
-        await child.start(options)
+        child = Child(ConfinedProcess(options, make_folders(options.run_dir, options.environment)))
+        await child.start()
     except BaseException as error:
         if child is not None:
-            await child.close()
+            with contextlib.suppress(OSError):
+                await child.close()
         if isinstance(error, OSError):
-            raise ChildStartError(
-                "The child kernel cannot be started.",
-                why=str(error),
-                next_step="Check free space and permissions of that path.",
-            ) from error
+            raise setup_failed(error) from error
         raise
     return child
 
 
-def _prepare(options: LaunchOptions) -> Child:
-    try:
-        base = options.run_dir or runtime_dir(options.environment)
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OVAgentError as error:
-        raise ChildStartError(error.what, why=error.why, next_step=error.next_step) from error
-    run = RunDirectory(base, "k-")
-    longest = len(os.fsencode(run.path)) + len("/k-5")
-    if longest > LONGEST_SOCKET_PATH:
-        run.remove()
-        raise ChildStartError(
-            f"The path {base} is too long for sockets.",
-            why=f"They would have {longest} bytes; the system allows {LONGEST_SOCKET_PATH}.",
-            next_step="Choose a shorter run_dir.",
-        )
-    try:
-        return Child(run, RunDirectory(Path(tempfile.gettempdir()), "ovagent-child-"))
-    except OSError:
-        run.remove()
-        raise
+def setup_failed(error: OSError) -> ConfinementError:
+    """What the system refused before there was a child."""
+    return ConfinementError(
+        "The child kernel cannot be started.",
+        cause="setup_failed",
+        why=str(error),
+        next_step="Check free space and permissions of that path.",
+    )
 
 
-def _cache(options: LaunchOptions, private: Path) -> Path:
-    """The cache that outlives the child; one that goes with it when that cannot be written."""
-    named = options.environment.get(CACHE)
-    cache = options.cache_dir or (Path(named) if named else cache_dir(options.environment))
-    with contextlib.suppress(OSError):
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Numba ends the code that calls it when its cache cannot be written.
-        room = shutil.disk_usage(cache).free >= CACHE_ROOM
-        if room and os.access(cache, os.W_OK | os.X_OK):
-            return cache
-    return private / "cache"
+def _proxy(options: LaunchOptions) -> Proxy:
+    from ovagent_jupyter.execution.sandbox.hosts import HostList
+    from ovagent_jupyter.execution.sandbox.network import Proxy
+
+    return Proxy(
+        HostList(options.spec.network),
+        on_denied=options.on_denied,
+        environment=options.environment,
+    )
+
+
+UNAVAILABLE = frozenset({"namespaces", "root", "landlock", "seccomp", "no_new_privs", "seatbelt"})
+"""Stages at which a system says that it does not offer a mechanism."""
+
+
+def _not_confined(level: Isolation, stage: str, why: str) -> ConfinementError:
+    return ConfinementError(
+        f"The level {level.name.lower()!r} cannot be set up here: {stage}.",
+        cause="unavailable" if stage in UNAVAILABLE else "setup_failed",
+        probe={stage: why},
+        why=why,
+        next_step="Run `%ovagent doctor` to see what this machine can confine.",
+    )

@@ -1,80 +1,112 @@
-"""One child process: started away from our terminal, watched, signalled as a group, reaped."""
+"""One child and its supervisor: started with a plan, watched, signalled, ended, reaped."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ovagent_jupyter.execution.environment import LIFELINE
+from ovagent_jupyter.execution.executor import LimitHit
+from ovagent_jupyter.execution.limits import describe
 from ovagent_jupyter.execution.release import on_loop
 
+LAUNCHER = Path(__file__).parent / "sandbox" / "launcher.py"
 TAIL = 8_000
 """Bytes kept of what the process writes to its own standard error."""
 TICK = 0.005
 REAP = 5.0
 """Seconds a killed process gets to be gone; one that hangs in the system is left to it."""
+CLEAR = 5.0
+"""Seconds the supervisor gets to end all that the child has started."""
+PASSED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""Variables without which an interpreter may not start; the supervisor needs no others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A step of the confinement that could not be done; nothing of the guest's has run."""
+
+    stage: str
+    why: str
 
 
 class ChildProcess:
-    """A process in a session of its own that ends when this process does.
+    """A child below a supervisor of its own; both end when this process does.
 
     Its standard input is empty; what it writes reaches nobody's terminal, the last part of it is
     kept. Must be made, used and closed on one event loop.
 
     Args:
-        command: Program and arguments.
-        environment: All of its environment.
-        directory: Where it starts.
+        plan: What to start and how, as ``Confinement.as_plan`` gives it.
+        environment: Where variables that the interpreter needs are taken from.
+        keep: Descriptors for the child.
 
     Raises:
-        OSError: The program cannot be started.
+        OSError: The supervisor cannot be started.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], directory: Path
+        self, plan: Mapping[str, object], environment: Mapping[str, str], keep: Sequence[int] = ()
     ) -> None:
         lifeline, held = os.pipe()
         reading, writing = os.pipe()
+        telling, status = os.pipe()
         try:
-            self._popen = subprocess.Popen(
-                list(command),
-                env={**environment, LIFELINE: str(lifeline)},
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=writing,
-                stderr=writing,
-                pass_fds=(lifeline,),
-                start_new_session=True,
-            )
+            with tempfile.TemporaryFile() as file:
+                file.write(json.dumps(plan).encode())
+                file.seek(0)
+                passed = (file.fileno(), lifeline, status)
+                command = [sys.executable, "-I", "-S", "-B", str(LAUNCHER), *map(str, passed)]
+                self._popen = subprocess.Popen(
+                    command,
+                    env={name: environment[name] for name in PASSED if name in environment},
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=writing,
+                    stderr=writing,
+                    pass_fds=(*passed, *keep),
+                    start_new_session=True,
+                )
         except BaseException:
-            os.close(held)
-            os.close(reading)
+            for descriptor in (held, reading, telling):
+                os.close(descriptor)
             raise
         finally:
-            os.close(lifeline)
-            os.close(writing)
-        os.set_blocking(reading, False)
-        self._reading = reading
-        self._tail = b""
+            for descriptor in (lifeline, writing, status):
+                os.close(descriptor)
+        self._reading, self._telling = reading, telling
+        self._tail = self._told = b""
+        self.protections: Mapping[str, str] | None = None
+        """What holds, as measured inside; None until the child's program is about to start."""
+        self.refusal: Refusal | None = None
+        """Why the level could not be set up."""
+        self.limit: LimitHit | None = None
+        """The cap for which the child was ended."""
+        self._end: tuple[str, int] | None = None
         self._loop = asyncio.get_running_loop()
         # The loop must not keep alive what nobody else holds.
-        self._loop.add_reader(reading, _read_tail_of, weakref.ref(self))
-        release = partial(_release, self._loop, reading, held)
+        for descriptor in (reading, telling):
+            os.set_blocking(descriptor, False)
+            self._loop.add_reader(descriptor, _read_of, weakref.ref(self))
+        release = partial(_release, self._loop, (reading, telling))
         self._finalizer = weakref.finalize(
-            self, _end, self._popen, self._loop, release, os.getpid()
+            self, _end, self._popen, held, self._loop, release, os.getpid()
         )
 
     @property
     def pid(self) -> int:
-        """Its process id, which is also that of its group."""
+        """Process id of the supervisor, which is also that of its group."""
         return self._popen.pid
 
     @property
@@ -85,16 +117,27 @@ class ChildProcess:
     @property
     def tail(self) -> str:
         """The last of what it wrote to its own standard error."""
-        self._read_tail()
+        self._read()
         return self._tail.decode("utf-8", "replace").strip()
 
     def interrupt(self) -> None:
-        """Send SIGINT to it and to the processes it started."""
-        self._signal(signal.SIGINT)
+        """Send SIGINT to the child and to the processes of its group."""
+        self.signal(signal.SIGINT)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the supervisor's group; it passes SIGINT on to the child's."""
+        # Before the reaping: until then nobody else can get this group's id.
+        if self._popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._popen.pid, number)
 
     async def kill(self) -> None:
-        """End it and the processes it started, by force, and reap it."""
-        self._signal(signal.SIGKILL)
+        """End it and all that it has started, by force, and reap it."""
+        if self._popen.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self._popen.pid, signal.SIGTERM)
+        if not await self.wait(CLEAR):
+            self.signal(signal.SIGKILL)
         if await self.wait(REAP):
             self._popen.wait()
 
@@ -111,36 +154,64 @@ class ChildProcess:
         """End it if it runs and release what is held for it; safe to call twice."""
         await self.kill()
         if self._finalizer.alive:
-            self._read_tail()
+            self._read()
             self._finalizer()
 
     def cause_of_death(self) -> str:
-        """How it ended: "was killed by SIGKILL", "ended with exit code 3"."""
-        if not self.running:
-            self._signal(signal.SIGKILL)  # what it started, while the group's id is still ours
+        """How the child ended: "was killed by SIGKILL", "ended with exit code 3"."""
+        self._read()
+        if self.limit is not None:
+            return f"was ended: {describe(self.limit)}"
+        if self._end is not None:
+            return _told_end(*self._end)
         code = self._popen.poll()
         if code is None:
             return "stopped answering"
-        if code >= 0:
-            return f"ended with exit code {code}"
-        try:
-            return f"was killed by {signal.Signals(-code).name}"
-        except ValueError:
-            return f"was killed by signal {-code}"
+        return _told_end(*(("signal", -code) if code < 0 else ("code", code)))
 
-    def _signal(self, number: int) -> None:
-        # Before the reaping: until then nobody else can get this group's id.
-        if self._popen.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._popen.pid, number)
-
-    def _read_tail(self) -> None:
+    def _read(self) -> None:
         if not self._finalizer.alive:
             return
-        with contextlib.suppress(OSError):
-            while chunk := os.read(self._reading, 65_536):
-                self._tail = (self._tail + chunk)[-TAIL:]
-            self._loop.remove_reader(self._reading)
+        self._tail = (self._tail + _all_of(self._loop, self._reading))[-TAIL:]
+        self._told += _all_of(self._loop, self._telling)
+        *lines, self._told = self._told.split(b"\n")
+        for line in lines:
+            self._take(json.loads(line))
+
+    def _take(self, told: Mapping[str, object]) -> None:
+        """Take one line of the supervisor; the guest cannot write one."""
+        match told:
+            case {"event": "confined", "protections": dict(protections)}:
+                self.protections = {str(k): str(v) for k, v in protections.items()}
+            case {"event": "failed", "stage": str(stage), "why": str(why)}:
+                self.refusal = self.refusal or Refusal(stage, why)
+            case {"event": "limit", "limit": str(limit), "cap": cap, "used": used}:
+                self.limit = LimitHit(limit, float(str(cap)), float(str(used)))
+            case {"event": "ended", "signal": int(number)}:
+                self._end = ("signal", number)
+            case {"event": "ended", "code": int(number)}:
+                self._end = ("code", number)
+            case _:
+                pass
+
+
+def _told_end(how: str, number: int) -> str:
+    if how == "code":
+        return f"ended with exit code {number}"
+    try:
+        return f"was killed by {signal.Signals(number).name}"
+    except ValueError:
+        return f"was killed by signal {number}"
+
+
+def _all_of(loop: asyncio.AbstractEventLoop, descriptor: int) -> bytes:
+    """What there is to read now; an end is listened to no more."""
+    chunks = []
+    with contextlib.suppress(OSError):
+        while chunk := os.read(descriptor, 65_536):
+            chunks.append(chunk)
+        loop.remove_reader(descriptor)
+    return b"".join(chunks)
 
 
 def _has_ended(popen: subprocess.Popen[bytes]) -> bool:
@@ -153,14 +224,15 @@ def _has_ended(popen: subprocess.Popen[bytes]) -> bool:
         return popen.poll() is not None
 
 
-def _read_tail_of(process: weakref.ref[ChildProcess]) -> None:
+def _read_of(process: weakref.ref[ChildProcess]) -> None:
     held = process()
     if held is not None:
-        held._read_tail()
+        held._read()
 
 
 def _end(
     popen: subprocess.Popen[bytes],
+    held: int,
     loop: asyncio.AbstractEventLoop,
     release: Callable[[], None],
     owner: int,
@@ -169,15 +241,19 @@ def _end(
     if os.getpid() != owner:
         # A fork of this process ends; the child is not the fork's.
         return
+    os.close(held)  # the supervisor ends all below it when this end is closed
     if popen.returncode is None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(popen.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            popen.wait(REAP)
+        try:
+            popen.wait(CLEAR)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(popen.pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                popen.wait(REAP)
     on_loop(loop, release)
 
 
-def _release(loop: asyncio.AbstractEventLoop, reading: int, held: int) -> None:
-    loop.remove_reader(reading)
-    os.close(reading)
-    os.close(held)
+def _release(loop: asyncio.AbstractEventLoop, descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

@@ -35,13 +35,15 @@ class Transfer:
         """The other side is gone, and what was handed over with it."""
         self._sent.clear()
 
-    async def put(self, objects: Mapping[str, object], directory: Path) -> HandoverReport:
-        """Copy objects there by way of files in ``directory``, or in shared memory.
+    async def put(
+        self, objects: Mapping[str, object], directory: Path, shared_memory: Path | None = None
+    ) -> HandoverReport:
+        """Copy objects there by way of files in ``directory``, or in shared memory with room.
 
         Raises:
             HandoverError: Nothing could be handed over.
         """
-        with await _export(objects, directory) as parcel:
+        with await _export(objects, directory, shared_memory) as parcel:
             await self._call("receive", f"globals(), {str(parcel.path)!r}")
         self._sent = {name: objects[name] for name in parcel.report.names}
         return parcel.report
@@ -90,12 +92,14 @@ def _refused(function: str, result: ExecutionResult) -> HandoverError:
     )
 
 
-async def _export(objects: Mapping[str, object], directory: Path) -> Parcel:
+async def _export(
+    objects: Mapping[str, object], directory: Path, shared_memory: Path | None
+) -> Parcel:
     """Write a parcel in a thread; one that is cancelled meanwhile leaves no file."""
-    from ovagent_jupyter.execution.handover import SHARED_MEMORY, export_objects
+    from ovagent_jupyter.execution.handover import export_objects
 
     writing = asyncio.ensure_future(
-        asyncio.to_thread(export_objects, objects, directory, shared_memory=SHARED_MEMORY)
+        asyncio.to_thread(export_objects, objects, directory, shared_memory=shared_memory)
     )
     try:
         return await asyncio.shield(writing)

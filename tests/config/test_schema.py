@@ -23,7 +23,18 @@ GOOD = {
     "storage_dir": Path("/somewhere/else"),
     "timeout": 12.5,
     "sandbox_fallback_policy": SandboxFallbackPolicy.RAISE,
+    "sandbox_level": "confined",
     "fallback_floor": "in_process",
+    "approve": "always",
+    "sandbox_read": (Path("/usr/lib"),),
+    "sandbox_write": (Path("/usr/share"),),
+    "sandbox_network": ("example.org", "*.example.net:8443"),
+    "sandbox_memory": 8 << 30,
+    "sandbox_cpu_time": 3600.0,
+    "sandbox_processes": 64,
+    "sandbox_file_size": 1 << 30,
+    "sandbox_disk": 5 << 30,
+    "sandbox_force": True,
     "verbose": True,
     "history_enabled": False,
 }
@@ -45,6 +56,25 @@ BAD = [
     ("sandbox_fallback_policy", None),
     ("fallback_floor", "nowhere"),
     ("fallback_floor", ["process"]),
+    ("sandbox_level", "cellar"),
+    ("sandbox_level", 3),
+    ("approve", True),
+    ("approve", "sometimes"),
+    ("sandbox_read", 7),
+    ("sandbox_read", ""),
+    ("sandbox_write", b"/usr"),
+    ("sandbox_network", "http://example.org"),
+    ("sandbox_memory", "100M"),
+    ("sandbox_memory", "much"),
+    ("sandbox_memory", 1.5),
+    ("sandbox_cpu_time", 1),
+    ("sandbox_cpu_time", "1 h"),
+    ("sandbox_processes", 1),
+    ("sandbox_processes", 10.5),
+    ("sandbox_file_size", 4096),
+    ("sandbox_disk", "1M"),
+    ("sandbox_disk", None),
+    ("sandbox_force", 1),
     ("verbose", 1),
     ("history_enabled", "off"),
 ]
@@ -133,6 +163,16 @@ def test_groups_must_be_groups() -> None:
         AgentConfig(llm="offline")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Pass an ExecutionConfig"):
         AgentConfig(execution={})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Pass a SandboxSpec"):
+        AgentConfig(sandbox={})  # type: ignore[arg-type]
+
+
+def test_what_runs_by_default_is_confined() -> None:
+    run = AgentConfig().execution
+    assert run.sandbox_level in {"namespaces", "confined"}
+    assert run.fallback_floor == "confined"
+    assert run.approve == "risky"
+    assert run.use_notebook
 
 
 def test_configuration_is_frozen() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from ovagent_jupyter.config.sandbox import SandboxSpec
 from ovagent_jupyter.execution.executor import ExecutionRequest, ExecutionResult
 from ovagent_jupyter.execution.kernel import KernelExecutor
+from ovagent_jupyter.execution.launch import LaunchOptions
 
 
 class Kernel(KernelExecutor):
@@ -25,9 +28,9 @@ class Kernel(KernelExecutor):
 
 
 @pytest.fixture
-async def kernel() -> AsyncIterator[Kernel]:
-    """A started child."""
-    executor = Kernel()
+async def kernel(tmp_path: Path) -> AsyncIterator[Kernel]:
+    """A started child that may write to the test's folder."""
+    executor = Kernel(options=LaunchOptions(spec=SandboxSpec(write=(tmp_path,))))
     await executor.start()
     yield executor
     await executor.shutdown()

@@ -65,15 +65,18 @@ def wait_until_gone(paths: set[Path]) -> None:
 
 async def test_nothing_is_left_in_the_directories(kernel: Kernel, tmp_path: Path) -> None:
     shared = Path("/dev/shm")
-    before = set(shared.glob("ovagent-*"))
+    before = set(shared.glob("ovagent-*/ovagent-*"))
     await kernel.put({"x": numpy.arange(10)})
-    left = set(shared.glob("ovagent-*")) - before
+    left = set(shared.glob("ovagent-*/ovagent-*")) - before
     await kernel.run("x[0] = 5")
     await kernel.changes()
     (run,) = (tmp_path / "r").iterdir()
     assert {path.name for path in run.iterdir() if path.is_dir()} == set()
     root = Path((await kernel.value("__import__('os').environ['HOME']")).strip("'")).parent
-    assert {path.name for path in root.iterdir()} == {"home", "lock", "tmp", "work"}
+    assert {path.name for path in root.iterdir()} == {
+        *("home", "tmp", "work", "cache", "exchange"),
+        *("lock", "canary", "root"),
+    }
     await asyncio.to_thread(wait_until_gone, left)
 
 

@@ -14,11 +14,10 @@ from ovagent_jupyter.execution.handover.report import (
 )
 
 if TYPE_CHECKING:
-    from ovagent_jupyter.execution.handover.export import SHARED_MEMORY, Parcel, export_objects
+    from ovagent_jupyter.execution.handover.export import Parcel, export_objects
     from ovagent_jupyter.execution.handover.incoming import read_changes
 
 __all__ = [
-    "SHARED_MEMORY",
     "Changes",
     "HandoverReport",
     "LeftBehind",
@@ -30,7 +29,6 @@ __all__ = [
 ]
 
 _LAZY = {
-    "SHARED_MEMORY": "export",
     "Parcel": "export",
     "export_objects": "export",
     "read_changes": "incoming",

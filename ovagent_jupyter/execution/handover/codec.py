@@ -179,6 +179,10 @@ class Decoder:
             raise malformed("a value uses the buffer of another")
         return self._source.take(self._first + position)
 
+    def claim(self, rows: int) -> None:
+        """Take note of an index that is told by its ends, without a buffer."""
+        self._source.claim(rows)
+
     def value(self, node: Node) -> object:
         """The value of a node.
 

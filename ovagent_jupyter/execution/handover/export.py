@@ -19,7 +19,6 @@ from ovagent_jupyter.execution.handover.report import HandoverReport, LeftBehind
 from ovagent_jupyter.execution.handover.segment import write
 from ovagent_jupyter.execution.handover.slots import path_node
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the file in it is private and has a random name
 _SPARE = 64 << 20
 """Bytes of shared memory to leave to others."""
 
@@ -74,8 +73,8 @@ def export_objects(
     Args:
         objects: Name → object.
         directory: Where the file goes.
-        shared_memory: Where it goes when there is room (``SHARED_MEMORY``); the caller must then
-            close the parcel, as removing the directory does not remove the file.
+        shared_memory: Where it goes when there is room; the caller must then close the
+            parcel, as removing the directory does not remove the file.
 
     Raises:
         HandoverError: The file cannot be written.

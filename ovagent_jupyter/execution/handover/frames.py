@@ -89,7 +89,9 @@ def _read_range(decoder: Decoder, node: Node) -> pd.Index[Any]:
     if len(ends) != len(("start", "stop", "step")):
         raise malformed("a range index has impossible ends")
     start, stop, step = (whole(end, -_FAR, _FAR) for end in ends)
-    return pd.RangeIndex(start, stop, step, name=_name(decoder, field(node, "n")))
+    index = pd.RangeIndex(start, stop, step, name=_name(decoder, field(node, "n")))
+    decoder.claim(len(index))
+    return index
 
 
 def _read_multi(decoder: Decoder, node: Node) -> pd.Index[Any]:

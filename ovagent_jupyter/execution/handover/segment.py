@@ -24,6 +24,8 @@ _PAGE = mmap.ALLOCATIONGRANULARITY
 _LINE = 64
 _SMALL = 1 << 16
 _ONE_WRITE = 1 << 30
+ROWS_CAP = 1 << 26
+"""Rows of indexes without a buffer of their own, beyond one for each byte of the file."""
 HEADER_CAP = 64 << 20
 """Largest header that a parent reads: JSON takes twenty times its length in memory."""
 
@@ -33,6 +35,10 @@ class Source(Protocol):
 
     def take(self, index: int) -> Bytes:
         """The bytes of a buffer: writable, and no other array's."""
+        ...
+
+    def claim(self, rows: int) -> None:
+        """Take note of an index that is told by its ends, without a buffer."""
         ...
 
 
@@ -153,6 +159,7 @@ class FileSource:
         self._table = table
         self._size = size
         self._taken: set[int] = set()
+        self._claimed = 0
 
     def take(self, index: int) -> Bytes:
         """A private copy; a buffer is given out once, so no two arrays can share it."""
@@ -161,6 +168,12 @@ class FileSource:
         self._taken.add(index)
         offset, length = self._table[index]
         return read_at(self._descriptor, offset, length, self._size)
+
+    def claim(self, rows: int) -> None:
+        """A few bytes can tell of 2^61 rows, and pandas writes all of them out when it likes."""
+        self._claimed += rows
+        if self._claimed > self._size + ROWS_CAP:
+            raise malformed("its indexes claim more rows than there can be")
 
 
 class MappedSource:
@@ -192,6 +205,9 @@ class MappedSource:
             return np.empty(0, np.uint8)
         return np.frombuffer(self._sent, np.uint8, length, offset)
 
+    def claim(self, rows: int) -> None:
+        """What this process or the parent wrote is believed."""
+
 
 class MemorySource:
     """Buffers that were just encoded in this process; each is copied when it is taken.
@@ -208,3 +224,6 @@ class MemorySource:
         if not 0 <= index < len(self._buffers):
             raise malformed("a buffer does not exist")
         return np.frombuffer(self._buffers[index], np.uint8).copy()
+
+    def claim(self, rows: int) -> None:
+        """What this process or the parent wrote is believed."""

@@ -32,6 +32,7 @@ class Place:
         )
 
 
+_MOST_COLUMNS = 1 << 20
 FRAME = Place(("index",), ("columns",), ("attrs",), ("column",))
 OBS = Place(("obs_names",), ("obs_columns",), ("obs_attrs",), ("obs",))
 VAR = Place(("var_names",), ("var_columns",), ("var_attrs",), ("var",))
@@ -99,6 +100,8 @@ def relabel(slots: Slots, place: Place, *others: pd.Index[Any]) -> None:
         others: Labels to look in for columns that its own labels do not have.
     """
     came = as_index(slots[place.columns])
+    if len(came) > _MOST_COLUMNS:
+        raise malformed("a table claims more columns than there can be")
     known = dict(zip(column_paths(place, came), came.tolist(), strict=True))
     paths = own_columns(slots, place)
     if list(known) == paths:
