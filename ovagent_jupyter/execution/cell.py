@@ -56,7 +56,8 @@ class CellRun:
             return
         self._heard_at = time.monotonic()
         if message.channel == "shell":
-            if message.kind == "execute_reply":
+            # The first answer counts: a second one is the code's own making.
+            if message.kind == "execute_reply" and self._reply is None:
                 self._reply = message.content
         elif message.kind == "status":
             self.started = True

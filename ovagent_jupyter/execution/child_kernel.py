@@ -165,6 +165,6 @@ def run_kernel(arguments: list[str]) -> None:
 def _use_broker(number: str) -> None:
     """Reach granted hosts through the parent, if there are any."""
     if number:
-        from ovagent_jupyter.execution import child_network
+        from ovagent_jupyter.execution.child_network import install
 
-        child_network.install(int(number))
+        install(int(number))

@@ -11,28 +11,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM
-from socket import socket as Listener  # noqa: N812 - `socket` is zmq's here
+from socket import socket as Listener  # noqa: N812 - what it is here
 from typing import Literal
 
-import zmq
-import zmq.asyncio
 from jupyter_client.connect import write_connection_file
 from jupyter_client.session import Session
 
 from ovagent_jupyter.execution.release import on_loop
+from ovagent_jupyter.execution.zmtp import Kind, Wire, connect
 
 Channel = Literal["shell", "iopub", "control"]
 
-LARGEST_MESSAGE = 48_000_000
-"""Bytes; what is larger is refused by the socket before it is in memory."""
 BATCH = 100
 """Messages read before others on the event loop get their turn."""
 PORTS: Mapping[Channel, int] = {"shell": 1, "iopub": 2, "control": 4}
 EVERY_PORT = (1, 2, 3, 4, 5)
 """Shell, output, standard input, control, heartbeat."""
 BACKLOG = 16
-RECONNECT = 10
-"""Milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,38 +99,34 @@ class Address:
 
 
 class KernelConnection:
-    """The sockets to one kernel. Must be made, used and closed on one event loop.
+    """The wires to one kernel. Must be made, used and closed on one event loop.
 
     Args:
         address: Where the kernel listens.
     """
 
     def __init__(self, address: Address) -> None:
+        self._address = address
         self._session = Session(key=address.key, username="ovagent")
-        self._sockets: dict[Channel, zmq.asyncio.Socket] = {}
-        context = zmq.asyncio.Context()
-        # A context that is collected with its sockets open waits for them for ever. So the
-        # finalizer holds both, and closes them where they were polled.
-        close = partial(_close, context, self._sockets)
+        self._arrived = asyncio.Event()
+        self._wires: dict[Channel, Wire] = {}
+        # The loop holds a wire as long as it is open, also when nobody else holds us.
+        close = partial(_close, self._wires)
         self._finalizer = weakref.finalize(self, on_loop, asyncio.get_running_loop(), close)
-        self._poller = zmq.asyncio.Poller()
-        for channel, port in PORTS.items():
-            kind = zmq.SUB if channel == "iopub" else zmq.DEALER
-            socket = context.socket(kind)
-            socket.linger = 0
-            socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_MESSAGE)
-            socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT)
-            if channel == "iopub":
-                socket.setsockopt(zmq.SUBSCRIBE, b"")
-            socket.connect(f"ipc://{address.path(port)}")
-            self._sockets[channel] = socket
-            if channel != "control":
-                self._poller.register(socket, zmq.POLLIN)
-        # The plain side of the same sockets: reading a batch needs no future for each message.
-        self._plain: dict[Channel, zmq.Socket[bytes]] = {
-            name: zmq.Socket.shadow(socket.underlying) for name, socket in self._sockets.items()
-        }
-        self._output = f"ipc://{address.path(PORTS['iopub'])}"
+
+    @property
+    def broken(self) -> bool:
+        """Whether no answer can come any more."""
+        return bool(self._wires["shell"].broken)
+
+    async def open(self) -> None:
+        """Connect all channels.
+
+        Raises:
+            OSError: Nobody listens there.
+        """
+        for channel in PORTS:
+            await self._connect(channel)
 
     def send(self, channel: Channel, kind: str, content: Mapping[str, object]) -> str:
         """Send one request.
@@ -144,38 +135,50 @@ class KernelConnection:
             The id that answers to it carry as their parent.
         """
         message = self._session.msg(kind, dict(content))
-        self._session.send(self._plain[channel], message)
+        self._wires[channel].send(self._session.serialize(message))
         return str(message["header"]["msg_id"])
 
     async def receive(self, seconds: float) -> list[Message]:
         """The messages that are there, output first; waits for one at most so long."""
-        ready = dict(await self._poller.poll(max(0, round(seconds * 1000))))
-        messages: list[Message] = []
-        for channel in ("iopub", "shell"):
-            if self._sockets[channel] in ready:
-                messages += self._read_batch(channel)
-        return messages
+        messages = self._read_batches()
+        if messages:
+            # Others on the loop get their turn, and the wires with them.
+            await asyncio.sleep(0)
+            return messages
+        self._arrived.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._arrived.wait()
+        return self._read_batches()
 
-    def listen_again(self) -> None:
+    async def listen_again(self) -> None:
         """Connect the output channel anew."""
-        with contextlib.suppress(zmq.ZMQError):
-            self._plain["iopub"].disconnect(self._output)
-        self._plain["iopub"].connect(self._output)
+        self._wires["iopub"].close()
+        with contextlib.suppress(OSError):
+            await self._connect("iopub")
 
     def close(self) -> None:
-        """Close all sockets; safe to call twice."""
+        """Close all wires; safe to call twice."""
         self._finalizer()
 
-    def _read_batch(self, channel: Channel) -> list[Message]:
+    async def _connect(self, channel: Channel) -> None:
+        kind: Kind = "SUB" if channel == "iopub" else "DEALER"
+        path = self._address.path(PORTS[channel])
+        self._wires[channel] = await connect(path, kind, self._arrived)
+
+    def _read_batches(self) -> list[Message]:
         messages = []
-        for _ in range(BATCH):
-            try:
-                frames = self._plain[channel].recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            message = self._read(channel, frames)
-            if message is not None:
-                messages.append(message)
+        for channel in ("iopub", "shell"):
+            for _ in range(BATCH):
+                frames = self._wires[channel].receive()
+                if frames is None:
+                    break
+                message = self._read(channel, frames)
+                if message is not None:
+                    messages.append(message)
+        # Answers of the control channel are of no interest, and must not pile up.
+        while self._wires["control"].receive() is not None:
+            pass
         return messages
 
     def _read(self, channel: Channel, frames: list[bytes]) -> Message | None:
@@ -194,7 +197,6 @@ class KernelConnection:
         return Message(channel, kind, parent_id, content)
 
 
-def _close(context: zmq.asyncio.Context, sockets: dict[Channel, zmq.asyncio.Socket]) -> None:
-    for socket in sockets.values():
-        socket.close(linger=0)
-    context.term()
+def _close(wires: Mapping[Channel, Wire]) -> None:
+    for wire in wires.values():
+        wire.close()

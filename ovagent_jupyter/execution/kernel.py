@@ -25,7 +25,7 @@ from ovagent_jupyter.execution.executor import (
 )
 from ovagent_jupyter.execution.launch import Child, LaunchOptions, launch
 from ovagent_jupyter.execution.limits import limit_error
-from ovagent_jupyter.execution.outputs import OutputCollector, OutputLimits
+from ovagent_jupyter.execution.outputs import OutputAllowance, OutputCollector, OutputLimits
 from ovagent_jupyter.execution.transfer import Transfer
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ TICK = 0.1
 """Seconds between two looks at whether the child is alive and the time is up."""
 LAST_OUTPUT = 0.05
 """Seconds waited for output that a dead child has already sent."""
+LAST_WORDS = 0.5
+"""Seconds waited for the end of a child whose channels are closed."""
 SILENT_LIMIT = 900.0
 """Seconds for a hand-over or a warm-up: far more than they take, since no wait is without end."""
 INTERRUPTS = 2
@@ -82,6 +84,7 @@ class KernelExecutor:
         self._grace = grace
         self._warm = tuple(warm)
         self._limits = limits or OutputLimits()
+        self._allowance = OutputAllowance(self._limits)
         self._child: Child | None = None
         self._run: CellRun | None = None
         self._warming: asyncio.Task[None] | None = None
@@ -152,6 +155,7 @@ class KernelExecutor:
             async with self._one_cell:
                 await self._drop_child()
             self._child = await launch(self._options)
+            self._allowance = OutputAllowance(self._limits)
             if self._ahead is not None and self._making is None:
                 self._making = asyncio.create_task(self._ahead(self._options))
         if self._warm:
@@ -219,7 +223,8 @@ class KernelExecutor:
     async def _execute(
         self, child: Child, request: ExecutionRequest, on_output: OnOutput | None
     ) -> ExecutionResult:
-        collector = OutputCollector(self._limits, None if request.silent else on_output)
+        listener = None if request.silent else on_output
+        collector = OutputCollector(self._limits, listener, allowance=self._allowance)
         request_id = child.connection.send("shell", "execute_request", _content(request))
         run = self._run = CellRun(request_id, collector, silent=request.silent)
         seconds = self._timeout if request.timeout is None else request.timeout
@@ -252,7 +257,7 @@ class KernelExecutor:
             patience = min(TICK, run.collector.flush())
             if run.done:
                 return _Ending.DONE
-            if not child.process.running:
+            if not child.process.running or child.connection.broken:
                 return _Ending.DEAD
             if run.stop_asked:
                 return _Ending.STOP
@@ -298,6 +303,8 @@ class KernelExecutor:
         while messages := await child.connection.receive(LAST_OUTPUT):
             for message in messages:
                 run.take(message)
+        # What it had open closes a moment before its end is told.
+        await child.process.wait(LAST_WORDS)
         cause = child.process.cause_of_death()
         limit = child.process.limit
         lines = child.process.tail.splitlines()

@@ -254,6 +254,7 @@ class Child:
                 await self.confined.start(address)
                 await self.confined.until_it_holds()
                 self._connection = KernelConnection(address)
+                await self._connection.open()
                 await self._wait_until_heard()
         except TimeoutError:
             raise ChildStartError(
@@ -264,7 +265,7 @@ class Child:
 
     async def listen_again(self) -> None:
         """Restore the output channel; a message above the bound ends it for good."""
-        self.connection.listen_again()
+        await self.connection.listen_again()
         await self._wait_until_heard()
 
     async def close(self, *, politely: bool = False) -> None:
@@ -324,7 +325,7 @@ def setup_failed(error: OSError) -> ConfinementError:
 
 
 def _proxy(options: LaunchOptions) -> Proxy:
-    from ovagent_jupyter.execution.sandbox.hosts import HostList
+    from ovagent_jupyter.config.hosts import HostList
     from ovagent_jupyter.execution.sandbox.network import Proxy
 
     return Proxy(

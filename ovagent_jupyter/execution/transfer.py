@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ovagent_jupyter.errors import HandoverError
 from ovagent_jupyter.execution.executor import ExecutionResult
+from ovagent_jupyter.execution.rundir import remove_tree
 
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover import Changes, HandoverReport, Parcel
@@ -64,7 +64,7 @@ class Transfer:
                 read_changes, outbox, dict(self._sent), outputs=tuple(outputs)
             )
         finally:
-            shutil.rmtree(outbox, ignore_errors=True)
+            remove_tree(outbox)
 
     async def _call(self, function: str, arguments: str) -> None:
         result = await self._run(
