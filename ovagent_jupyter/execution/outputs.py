@@ -6,36 +6,25 @@ wrong shape is dropped, what is too long is cut with a notice.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
+from ovagent_jupyter.execution.bundles import clean_text, raw_bundle, raw_size
 from ovagent_jupyter.execution.executor import CodeError, OnOutput, Output, OutputKind
+from ovagent_jupyter.execution.showing import Pace, Shown
 
-TEXT_TYPES = frozenset({"text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml"})
-BASE64_TYPES = frozenset({"image/png", "image/jpeg"})
-JSON_TYPE = "application/json"
-ALLOWED_TYPES = TEXT_TYPES | BASE64_TYPES | {JSON_TYPE}
-"""All other MIME types are dropped: widgets, scripts and what is not invented yet."""
-
-ALLOWED_METADATA = frozenset({"width", "height", "unconfined", "needs_background"})
 LONGEST_ID = 200
 LONGEST_TRACEBACK = 200
 """Lines."""
-
-_ESCAPES = re.compile(
-    r"\x1b\[[0-9;]*m"
-    r"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]|[\x1b\x80-\x9f]"
-)
-"""Colours, then every other sequence of ECMA-48."""
-_BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
+LONGEST_LINE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class OutputLimits:
-    """How much of a cell's output is passed on."""
+    """How much of what a child prints and shows is passed on."""
 
     stream_chars: int = 1_000_000
     """Characters printed by one cell."""
@@ -43,10 +32,34 @@ class OutputLimits:
     """Characters of one displayed thing, all its MIME types together."""
     cell_chars: int = 64_000_000
     """Characters of all things displayed by one cell."""
+    session_chars: int = 1_000_000_000
+    """Characters of all that one child prints and displays, updates with it."""
     count: int = 1_000
     """Things displayed by one cell."""
+    pieces: int = 10_000
+    """Parts of a cell's output: a part ends where the other stream or a display begins."""
+    rate: int = 2_000
+    """Displays, updates and clearings that are handled in a second."""
     interval: float = 0.03
     """Seconds between two live hand-overs; what comes faster is joined."""
+
+
+class OutputAllowance:
+    """What one child may still print and show; shared by the collectors of its cells.
+
+    Args:
+        limits: The bounds.
+    """
+
+    def __init__(self, limits: OutputLimits) -> None:
+        self._left = limits.session_chars
+
+    def grant(self, size: int) -> bool:
+        """Whether so many characters more are within the bound; they are spent then."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
 
 
 class OutputCollector:
@@ -59,6 +72,7 @@ class OutputCollector:
         limits: The bounds.
         on_output: Called with each output, live and in order.
         clock: Seconds, monotonic.
+        allowance: What the child may still show; None for a cell of its own.
     """
 
     def __init__(
@@ -66,16 +80,21 @@ class OutputCollector:
         limits: OutputLimits,
         on_output: OnOutput | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        allowance: OutputAllowance | None = None,
     ) -> None:
         self._limits = limits
         self._on_output = on_output
         self._clock = clock
+        self._allowance = allowance or OutputAllowance(limits)
+        self._pace = Pace(limits.rate, clock)
         self._stream_left = limits.stream_chars
         self._bundle_left = limits.cell_chars
         self._count_left = limits.count
-        self._pending: list[Output] = []
+        self._pieces_left = limits.pieces
+        self._pending: list[Output | Shown] = []
         self._passed_on_at = float("-inf")
-        self._shown: list[Output] = []
+        self._shown: list[Output | Shown] = []
         self._clear_next = False
         self._noticed = False
         self.error: CodeError | None = None
@@ -84,7 +103,7 @@ class OutputCollector:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """The cell's outputs as they look now."""
-        return tuple(self._shown)
+        return tuple(map(_output, self._shown))
 
     @property
     def truncated(self) -> bool:
@@ -104,8 +123,8 @@ class OutputCollector:
                 self._take_bundle("result", content)
             case "error":
                 self._take_error(content)
-            case "clear_output":
-                self._add(Output("clear", metadata={"wait": bool(content.get("wait"))}))
+            case "clear_output" if self._pace.allows():
+                self._clear(Output("clear", metadata={"wait": bool(content.get("wait"))}))
             case _:
                 pass
 
@@ -130,16 +149,30 @@ class OutputCollector:
             return wait
         pending, self._pending = self._pending, []
         if self._on_output is not None:
-            for output in pending:
-                self._on_output(output)
+            for waiting in pending:
+                if self._spent(waiting):
+                    self._on_output(_output(waiting))
         self._passed_on_at = self._clock()
         return float("inf")
+
+    def _spent(self, waiting: Output | Shown) -> bool:
+        """Whether an update is within the session's bound; the rest was counted as it came."""
+        if not isinstance(waiting, Shown) or waiting.kind != "update":
+            return True
+        if self._allowance.grant(waiting.size):
+            return True
+        self._noticed = True
+        return False
 
     def _take_stream(self, content: Mapping[str, object]) -> None:
         name, text = content.get("name"), content.get("text")
         if (name != "stdout" and name != "stderr") or not isinstance(text, str):  # noqa: PLR1714
             return
+        self._clear_if_due()
         kept = text[: self._stream_left]
+        if kept and not self._allowance.grant(len(kept)):
+            self._notice(_SESSION.format(self._limits.session_chars))
+            return
         self._stream_left -= len(kept)
         if kept:
             self._add(Output("stream", stream=name, text=clean_text(kept)))
@@ -147,147 +180,166 @@ class OutputCollector:
             self._notice(f"more than {self._limits.stream_chars:,} characters were printed")
 
     def _take_bundle(self, kind: OutputKind, content: Mapping[str, object]) -> None:
-        data = clean_bundle(content.get("data"))
-        size = sum(map(len, data.values()))
+        data = raw_bundle(content.get("data"))
         transient = content.get("transient")
         display_id = transient.get("display_id") if isinstance(transient, dict) else None
         if not isinstance(display_id, str) or len(display_id) > LONGEST_ID:
             display_id = ""
         if not data or (kind == "update" and not display_id):
             return
-        if size > self._limits.bundle_chars:
-            self._notice(f"a display of {size:,} characters was too large")
-            return
-        if kind != "update" and (size > self._bundle_left or not self._count_left):
-            self._notice("too much was displayed")
-            return
-        if kind != "update":
-            self._bundle_left -= size
-            self._count_left -= 1
-        metadata = clean_metadata(content.get("metadata"))
-        self._add(Output(kind, data=data, metadata=metadata, display_id=display_id))
+        size = raw_size(data, self._limits.bundle_chars)
+        came = Shown(kind, data, content.get("metadata"), display_id, size)
+        self._clear_if_due()
+        reason = self._refused(came)
+        if reason:
+            self._notice(reason)
+        else:
+            self._add(came)
+
+    def _refused(self, came: Shown) -> str:
+        """Why a display is left out; empty when it is within all bounds, which count it then."""
+        if came.size > self._limits.bundle_chars:
+            return f"a display of more than {self._limits.bundle_chars:,} characters was too large"
+        # What nobody has seen is replaced at no cost, so that the last of many updates stays.
+        unseen = bool(self._pending) and _same_update(self._pending[-1], came)
+        if not unseen and not self._pace.allows():
+            return "more came in a second than could be shown"
+        if came.kind == "update":
+            return self._refused_update(came)
+        if came.size > self._bundle_left or not self._count_left:
+            return "too much was displayed"
+        if not self._allowance.grant(came.size):
+            return _SESSION.format(self._limits.session_chars)
+        self._bundle_left -= came.size
+        self._count_left -= 1
+        return ""
+
+    def _refused_update(self, came: Shown) -> str:
+        places = [shown for shown in self._shown if _is_of(shown, came.display_id)]
+        growth = sum(came.size - shown.size for shown in places) if places else came.size
+        if growth > self._bundle_left or not (places or self._count_left):
+            return "too much was displayed"
+        self._bundle_left -= growth
+        self._count_left -= not places
+        return ""
 
     def _take_error(self, content: Mapping[str, object]) -> None:
-        error = read_error(content)
-        if error is None or self.error is not None:
+        if self.error is not None:
             return
-        self.error = error
-        message = f"{error.name}: {error.message}" if error.message else error.name
-        self._add(Output("error", text=message))
+        error = self.error = read_error(content)
+        if error is not None:
+            self._clear_if_due()
+            message = f"{error.name}: {error.message}" if error.message else error.name
+            self._add(Output("error", text=message))
 
     def _notice(self, reason: str) -> None:
         if not self._noticed:
             self._noticed = True
+            self._pieces_left += 1
             self._add(Output("stream", stream="stderr", text=f"\n[output cut: {reason}]\n"))
 
-    def _add(self, output: Output) -> None:
-        self._show(output)
-        if not _join(self._pending, output):
+    def _add(self, output: Output | Shown) -> None:
+        if not self._show(output):
+            self._notice("it was in too many parts")
+        elif not _join(self._pending, output):
             self._pending.append(output)
 
-    def _show(self, output: Output) -> None:
-        if output.kind == "clear":
-            if output.metadata["wait"]:
-                self._clear_next = True
-            else:
-                self._shown.clear()
-            return
-        if self._clear_next:
-            self._shown.clear()
-            self._clear_next = False
-        if output.kind == "update":
+    def _show(self, output: Output | Shown) -> bool:
+        if isinstance(output, Shown) and output.kind == "update":
             self._apply_update(output)
         elif not _join(self._shown, output):
+            if not self._pieces_left and output.kind != "error":
+                return False
+            self._pieces_left -= 1
             self._shown.append(output)
+        return True
 
-    def _apply_update(self, update: Output) -> None:
-        found = False
-        for place, shown in enumerate(self._shown):
-            if shown.display_id == update.display_id:
-                self._shown[place] = replace(shown, data=update.data, metadata=update.metadata)
-                found = True
-        if not found and self._count_left:
-            self._count_left -= 1
+    def _clear(self, clearing: Output) -> None:
+        if clearing.metadata["wait"]:
+            if not _is_clear(self._pending[-1:]):
+                self._pending.append(clearing)
+            self._clear_next = True
+            return
+        self._forget()
+        self._pending = [clearing]
+
+    def _clear_if_due(self) -> None:
+        """Clear what a clearing that waited for the next output is about."""
+        if self._clear_next:
+            self._clear_next = False
+            self._forget()
+            # The clearing itself is the last thing that waits, or was passed on.
+            self._pending = self._pending[-1:] if _is_clear(self._pending[-1:]) else []
+
+    def _forget(self) -> None:
+        """Empty the cell; what is gone no longer counts."""
+        for shown in self._shown:
+            if isinstance(shown, Shown):
+                self._bundle_left += shown.size
+                self._count_left += 1
+            else:
+                self._stream_left += len(shown.text)
+            self._pieces_left += 1
+        self._shown.clear()
+
+    def _apply_update(self, update: Shown) -> None:
+        places = [n for n, shown in enumerate(self._shown) if _is_of(shown, update.display_id)]
+        for place in places:
+            shown = self._shown[place]
+            self._shown[place] = shown.updated(update) if isinstance(shown, Shown) else update
+        if not places:
+            self._pieces_left -= 1
             self._shown.append(update)
 
 
-def _join(outputs: list[Output], output: Output) -> bool:
+_SESSION = "the child has shown more than {:,} characters; `%ovagent restart` begins with a new one"
+
+
+def _output(shown: Output | Shown) -> Output:
+    return shown.output if isinstance(shown, Shown) else shown
+
+
+def _is_clear(last: list[Output | Shown]) -> bool:
+    return bool(last) and last[0].kind == "clear"
+
+
+def _is_of(shown: Output | Shown, display_id: str) -> TypeGuard[Shown]:
+    return isinstance(shown, Shown) and shown.display_id == display_id
+
+
+def _same_update(last: Output | Shown, came: Output | Shown) -> bool:
+    return last.kind == came.kind == "update" and last.display_id == came.display_id
+
+
+def _join(outputs: list[Output | Shown], output: Output | Shown) -> bool:
     """Join a stream to the same stream before it, or replace an update that nobody has seen."""
     if not outputs:
         return False
     last = outputs[-1]
-    if output.kind == last.kind == "stream" and output.stream == last.stream:
-        outputs[-1] = replace(last, text=last.text + output.text)
-        return True
-    if output.kind == last.kind == "update" and output.display_id == last.display_id:
+    if isinstance(last, Output) and isinstance(output, Output):
+        if last.kind == output.kind == "stream" and last.stream == output.stream:
+            outputs[-1] = replace(last, text=last.text + output.text)
+            return True
+        return False
+    if _same_update(last, output):
         outputs[-1] = output
         return True
     return False
 
 
-def clean_text(text: str) -> str:
-    """Text without terminal escapes other than colours, and without lone surrogates."""
-    if "\x1b" in text or not text.isascii():
-        text = _ESCAPES.sub(_keep_colour, text)
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _keep_colour(found: re.Match[str]) -> str:
-    return found[0] if found[0].startswith("\x1b[") and found[0].endswith("m") else ""
-
-
-def clean_bundle(data: object) -> dict[str, str]:
-    """The allowed MIME types of a display, each as one text."""
-    if not isinstance(data, dict):
-        return {}
-    bundle = {}
-    for mime in sorted(ALLOWED_TYPES & data.keys()):
-        text = _bundle_text(mime, data[mime])
-        if text is not None:
-            bundle[mime] = text
-    return bundle
-
-
-def _bundle_text(mime: str, value: object) -> str | None:
-    if mime == JSON_TYPE:
-        return clean_text(json.dumps(value, ensure_ascii=False))
-    if isinstance(value, list) and all(isinstance(line, str) for line in value):
-        value = "".join(value)
-    if not isinstance(value, str):
-        return None
-    if mime in BASE64_TYPES:
-        return value if _BASE64.fullmatch(value) else None
-    return clean_text(value)
-
-
-def clean_metadata(metadata: object) -> dict[str, object]:
-    """Sizes and the like of a display; whatever else it says is dropped."""
-    if not isinstance(metadata, dict):
-        return {}
-    kept: dict[str, object] = {}
-    for mime in sorted(ALLOWED_TYPES & metadata.keys()):
-        entry = metadata[mime]
-        if isinstance(entry, dict):
-            kept[mime] = {
-                name: entry[name]
-                for name in sorted(ALLOWED_METADATA & entry.keys())
-                if isinstance(entry[name], bool | int | float)
-                or (isinstance(entry[name], str) and len(entry[name]) <= LONGEST_ID)
-            }
-    return kept
-
-
-def read_error(content: Mapping[str, object], longest: int = 20_000) -> CodeError | None:
+def read_error(content: Mapping[str, object], longest: int = LONGEST_LINE) -> CodeError | None:
     """The exception in an error message or an error reply, or None when it names none."""
     name, message = content.get("ename"), content.get("evalue")
     if not isinstance(name, str) or not name:
         return None
     lines = content.get("traceback")
     traceback = [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
+    name = " ".join(_COLOUR.sub("", clean_text(name[:LONGEST_ID])).split())
     return CodeError(
-        clean_text(name[:LONGEST_ID]),
+        name or "UnknownError",
         clean_text(message[:longest]) if isinstance(message, str) else "",
         tuple(clean_text(line[:longest]) for line in traceback[-LONGEST_TRACEBACK:]),
     )
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
+from ovagent_jupyter.execution.bundles import clean_bundle, clean_metadata, clean_text
 from ovagent_jupyter.execution.executor import Output
 from ovagent_jupyter.execution.outputs import (
+    OutputAllowance,
     OutputCollector,
     OutputLimits,
-    clean_bundle,
-    clean_metadata,
-    clean_text,
     read_error,
 )
 
-PNG = "iVBORw0KGgo="
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
 
 
 class Clock:
@@ -175,3 +174,99 @@ def test_no_content_makes_it_raise(content: dict[str, object]) -> None:
         collector.take(kind, content)
         collector.flush(force=True)
     read_error(content)
+
+
+def test_a_session_has_a_bound_that_cells_share() -> None:
+    limits = OutputLimits(session_chars=100)
+    allowance = OutputAllowance(limits)
+    first = OutputCollector(limits, allowance=allowance)
+    first.take(*stream("x" * 60))
+    second = OutputCollector(limits, allowance=allowance)
+    second.take(*stream("y" * 60))
+    second.take(*display({"text/plain": "z" * 30}))
+    second.take("error", {"ename": "E", "evalue": "x"})
+    assert [o.text for o in first.outputs] == ["x" * 60]
+    assert ["output cut" in o.text for o in second.outputs] == [True, False, False]
+    assert "restart" in second.outputs[0].text
+    assert second.error is not None
+    third = OutputCollector(limits, allowance=allowance)
+    third.take(*display({"text/plain": "z" * 30}))
+    assert [o.kind for o in third.outputs] == ["stream"]
+
+
+def test_updates_that_are_passed_on_count_for_the_session() -> None:
+    limits, seen, clock = OutputLimits(session_chars=100), list[Output](), Clock()
+    collector = OutputCollector(limits, seen.append, clock)
+    collector.take(*display({"text/plain": "x" * 30}, transient={"display_id": "d"}))
+    for _ in range(5):
+        clock.now += 1
+        collector.take(
+            *display({"text/plain": "y" * 30}, "update_display_data", transient={"display_id": "d"})
+        )
+        collector.flush()
+    assert [o.kind for o in seen] == ["display", "update", "update"]
+    assert collector.truncated
+
+
+def test_updates_cannot_make_a_cell_larger_than_its_bound() -> None:
+    collector = OutputCollector(OutputLimits(bundle_chars=50, cell_chars=100))
+    for name in "abcd":
+        collector.take(*display({"text/plain": name}, transient={"display_id": name}))
+    for name in "abcd":
+        large = {"text/plain": name * 45}
+        collector.take(*display(large, "update_display_data", transient={"display_id": name}))
+    assert sum(len(o.data.get("text/plain", "")) for o in collector.outputs) <= 100
+    assert collector.truncated
+
+
+def test_a_flood_of_displays_is_slowed_down_and_the_last_update_stays() -> None:
+    clock, limits = Clock(), OutputLimits(rate=10)
+    collector = OutputCollector(limits, None, clock)
+    ident = {"display_id": "d"}
+    collector.take(*display({"text/plain": "0"}, transient=ident))
+    for number in range(1000):
+        collector.take(
+            *display({"text/plain": str(number)}, "update_display_data", transient=ident)
+        )
+    assert [o.data.get("text/plain") for o in collector.outputs] == ["999"]
+    assert not collector.truncated
+    for number in range(1000):
+        collector.take(*display({"text/plain": str(number)}))
+        collector.take("clear_output", {"wait": number % 2 == 0})
+    assert len(collector.outputs) <= 11
+    assert collector.truncated
+    clock.now += 1
+    collector.take(*display({"text/plain": "later"}))
+    assert collector.outputs[-1].data == {"text/plain": "later"}
+
+
+def test_what_is_cleared_no_longer_counts_and_is_not_passed_on() -> None:
+    clock, seen = Clock(), list[Output]()
+    limits = OutputLimits(count=2, stream_chars=10, bundle_chars=5, cell_chars=5, pieces=4)
+    collector = OutputCollector(limits, seen.append, clock)
+    for number in range(100):
+        clock.now += 0.001
+        collector.take("clear_output", {"wait": bool(number % 2)})
+        collector.take(*stream(f"{number:>7}"))
+        collector.take(*display({"text/plain": "12345"}))
+    collector.flush(force=True)
+    assert not collector.truncated
+    assert [o.text or o.data["text/plain"] for o in collector.outputs] == ["     99", "12345"]
+    assert [o.kind for o in seen] == ["clear", "stream", "display"]
+
+
+def test_streams_that_alternate_are_bounded_in_parts() -> None:
+    collector = OutputCollector(OutputLimits(pieces=10))
+    for number in range(1000):
+        collector.take(*stream("x", ("stdout", "stderr")[number % 2]))
+    collector.take("error", {"ename": "E", "evalue": ""})
+    assert len(collector.outputs) <= 13
+    assert collector.truncated
+    assert collector.outputs[-1].kind == "error"
+
+
+def test_names_of_exceptions_are_one_plain_word() -> None:
+    error = read_error({"ename": "\x1b[31mKey\nError\u202e", "evalue": "\x1b]0;t\x07v"})
+    assert error is not None
+    assert (error.name, error.message) == ("Key Error", "v")
+    assert read_error({"ename": "\x1b[2J", "evalue": ""}) is not None

@@ -3,59 +3,39 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import pickle
 import random
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scipy import sparse
 
 from ovagent_jupyter.errors import HandoverError
-from ovagent_jupyter.execution.handover import Changes, child, read_changes
+from ovagent_jupyter.execution.handover import Changes, read_changes
 from tests.execution.handover.border import Border
-
-SENT = {
-    "frame": pd.DataFrame({"a": [1, 2, 3], "c": pd.Categorical(["x", "y", None])}),
-    "matrix": sparse.csr_matrix(np.eye(4)),
-    "settings": {"k": 1, "deep": {"a": [1, 2]}},
-    "adata": anndata.AnnData(np.eye(3, dtype="f4"), pd.DataFrame(index=list("abc"))),
-}
-CODE = """
-import numpy as np, pandas as pd
-from scipy import sparse
-frame["n"] = pd.array([1, None, 3], dtype="Int64")
-frame["s"] = ["p", None, "é"]
-frame["when"] = pd.date_range("2026", periods=3, tz="UTC")
-frame["c"] = pd.Categorical(["x", "z", None], ordered=True)
-matrix = sparse.csc_matrix(np.tri(4))
-settings["deep"]["b"] = [(1, 2), {3}, b"x", 1j, None, {4: 5}, range(3), slice(1), 2**70]
-adata.obs["leiden"] = pd.Categorical(["0", "1", "0"])
-adata.obsm["X"] = np.ones((3, 2))
-genes = np.array(["g", "h"], object)
-adata.uns["rank"] = {"names": np.rec.fromarrays([genes, [1, 2]], names="a,b")}
-markers = pd.DataFrame({"g": ["a", "b"]}, index=pd.MultiIndex.from_tuples([(1, "a"), (2, "b")]))
-times = pd.period_range("2026", periods=3, freq="M")
-"""
+from tests.execution.handover.forgeries import (
+    SENT,
+    join,
+    mutate,
+    nodes,
+    real_answer,
+    split,
+    used,
+)
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The bytes of a real answer."""
     directory = tmp_path_factory.mktemp("good")
-    border = Border(directory, SENT)
-    exec(CODE, border.namespace)
-    child.send(border.namespace, border.names, ["markers", "times"], str(directory))
-    return (directory / "changes.bin").read_bytes()
+    return real_answer(directory)
 
 
 @pytest.fixture
@@ -67,30 +47,6 @@ def answer(tmp_path: Path) -> Callable[[bytes], Changes]:
         return read_changes(tmp_path, SENT)
 
     return read
-
-
-def split(data: bytes) -> tuple[Any, bytes]:
-    length = struct.unpack_from("<Q", data, 8)[0]
-    return json.loads(data[16 : 16 + length]), data[-(-(16 + length) // 4096) * 4096 :]
-
-
-def join(header: Any, body: bytes) -> bytes:
-    head = json.dumps(header).encode()
-    return (b"OVAHAND1" + struct.pack("<Q", len(head)) + head).ljust(
-        -(-(16 + len(head)) // 4096) * 4096, b"\0"
-    ) + body
-
-
-def used(changes: Changes) -> None:
-    """What a user's eye would do with a result."""
-    for diff in changes.diffs:
-        assert diff.summary().isprintable()
-        diff.lines()
-    for value in changes.objects.values():
-        try:
-            repr(value)
-        except (ValueError, OverflowError, TypeError, KeyError, IndexError, AttributeError):
-            continue  # dates that no calendar knows; an error is not a crash
 
 
 def test_the_real_one_is_read(good: bytes, answer: Callable[[bytes], Changes]) -> None:
@@ -133,28 +89,6 @@ def _try(data: bytes, factory: pytest.TempPathFactory) -> None:
     assert SENT["settings"] == before
 
 
-HOSTILE: list[Any] = [
-    None, True, False, 0, 1, -1, 2, 3, 2**31, 2**62, 2**63 - 1, 2**64, -(2**63), 0.5, 1e308,
-    "", "a", "__class__", "../x", "\x1b[2J", "\ud800", "n" * 300, [], [[]], {}, [1, 2, 3], [0, 0],
-    {"t": "pickle", "b": 0, "o": []}, {"t": "branch"}, {"t": "array"}, {"t": "na"}, {"t": "nat"},
-    {"t": "range_index", "v": [0, 2**61, 1], "n": None}, {"t": "tree", "k": "anndata", "v": []},
-    "|O8", "<f8", "|V8", "<U4", "<M8[ns]", "|S1", "csr", "lil", "dok", "dia", "coo", "anndata",
-    "mudata", "value", "dict", "dataframe", "whole", "delta", "same", "removed", "stays", "k",
-    "n", "s", "obs_names", "uns", "raw", "X", "D", "UTC",
-]  # fmt: skip
-
-
-def nodes(node: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The address of every node of a header."""
-    yield above
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from nodes(value, (*above, key))
-    elif isinstance(node, list):
-        for position, value in enumerate(node):
-            yield from nodes(value, (*above, position))
-
-
 @settings(EXAMPLES, max_examples=2500)
 @given(st.integers(0, 2**32))
 def test_changed_headers(good: bytes, tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
@@ -162,32 +96,8 @@ def test_changed_headers(good: bytes, tmp_path_factory: pytest.TempPathFactory, 
     header, body = split(good)
     addresses = list(nodes(header))[1:]
     for _ in range(chance.randint(1, 3)):
-        _mutate(header, chance.choice(addresses), addresses, chance)
+        mutate(header, chance.choice(addresses), addresses, chance)
     _try(join(header, body), tmp_path_factory)
-
-
-def _find(header: Any, address: tuple[Any, ...]) -> Any:
-    for step in address:
-        header = header[step]
-    return header
-
-
-def _mutate(header: Any, address: tuple[Any, ...], others: list[Any], chance: Any) -> None:
-    try:
-        holder = _find(header, address[:-1])
-        kind = chance.randrange(5)
-        if kind == 0:
-            holder[address[-1]] = copy.deepcopy(_find(header, chance.choice(others)))
-        elif kind == 1:
-            del holder[address[-1]]
-        elif kind == 2 and isinstance(holder, list):
-            holder.insert(address[-1], copy.deepcopy(holder[address[-1]]))
-        elif kind == 3 and type(holder[address[-1]]) is int:
-            holder[address[-1]] += chance.choice([-1, 1, 7, -8])
-        else:
-            holder[address[-1]] = copy.deepcopy(chance.choice(HOSTILE))
-    except (KeyError, IndexError, TypeError):
-        return  # an earlier change took the place away
 
 
 def test_a_pickle_is_never_opened(
@@ -396,3 +306,32 @@ def test_changes_that_do_not_fit(answer: Callable[[bytes], Changes], slots: Any)
     node = {"name": "adata", "state": "delta", "kind": "anndata", "slots": slots, "gone": []}
     with pytest.raises(HandoverError):
         answer(join({"objects": [node], "left": [], "buffers": []}, b""))
+
+
+@pytest.mark.parametrize("rows", [2**27, 2**40, 2**61])
+@pytest.mark.parametrize("kind", ["index", "categories", "intervals", "columns"])
+def test_few_bytes_that_claim_very_many_rows(
+    answer: Callable[[bytes], Changes], rows: int, kind: str
+) -> None:
+    long = {"t": "range_index", "v": [0, rows, 1], "n": None}
+    codes = {"t": "array", "d": "|i1", "s": [1], "b": 0, "f": False, "c": ""}
+    value = {
+        "index": long,
+        "columns": long,
+        "categories": {"t": "categorical", "c": codes, "l": long, "o": False},
+        "intervals": {"t": "intervals", "l": long, "r": long, "c": "left"},
+    }[kind]
+    whole = {"name": "x", "state": "whole", "kind": "value", "slots": []}
+    whole["slots"] = [[[], "n", value, 0, 1, False]]
+    if kind == "columns":
+        whole |= {"name": "frame", "state": "delta", "kind": "dataframe", "gone": []}
+        whole["slots"] = [[["index"], "k"], [["columns"], "n", long, 0, 0, False]]
+    with pytest.raises(HandoverError, match="claim"):
+        answer(join({"objects": [whole], "left": [], "buffers": [[0, 1]]}, b"\0" * 64))
+
+
+def test_a_long_table_may_be_numbered_anew(tmp_path: Path) -> None:
+    border = Border(tmp_path, {"frame": pd.DataFrame({"a": np.zeros(3_000_000, "i1")[::-1]})})
+    border.namespace["frame"].index = border.namespace["frame"].index[::-1]
+    changes = border.run("frame = frame.reset_index(drop=True); frame.index += 1")
+    assert len(changes.objects["frame"].index) == 3_000_000  # type: ignore[attr-defined]
