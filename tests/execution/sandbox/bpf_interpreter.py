@@ -1,7 +1,7 @@
 """What a seccomp filter answers, worked out here: a machine for classic BPF.
 
-Written from linux/filter.h, linux/bpf_common.h and seccomp(2), not from the assembler. It knows what
-the kernel lets a seccomp filter do (``seccomp_check_filter``), and stops at anything else.
+Written from linux/filter.h, linux/bpf_common.h and seccomp(2), not from the assembler. It knows
+what the kernel lets a seccomp filter do (``seccomp_check_filter``), and stops at anything else.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from ovagent_jupyter.execution.sandbox.hosts import HostList
+from ovagent_jupyter.config.hosts import HostList
 from ovagent_jupyter.execution.sandbox.network import Proxy, ProxyLimits
 
 

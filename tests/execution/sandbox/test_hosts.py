@@ -6,8 +6,8 @@ import ipaddress
 
 import pytest
 
+from ovagent_jupyter.config.hosts import HostList, Target, is_public, parse_target
 from ovagent_jupyter.errors import ConfigError
-from ovagent_jupyter.execution.sandbox.hosts import HostList, Target, is_public, parse_target
 
 
 @pytest.mark.parametrize(

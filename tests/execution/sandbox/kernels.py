@@ -1,0 +1,71 @@
+"""What the tests of the kernel ``ovagent-sandbox`` share: where it is, and what is left of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from jupyter_client.manager import KernelManager
+
+from ovagent_jupyter.execution.sandbox.provisioner import SandboxProvisioner
+
+KERNEL = "ovagent-sandbox"
+SPECS = Path(__file__).parents[3] / "jupyter-config"
+"""As an entry of JUPYTER_PATH: the kernelspec of this checkout, not the one installed last."""
+STATUS = (
+    "print({k: v.strip() for k, v in (line.split(':', 1) for line in open('/proc/self/status'))"
+    " if k in {'Seccomp', 'NoNewPrivs', 'CapEff'}})"
+)
+CONFINED = "{'CapEff': '0000000000000000', 'NoNewPrivs': '1', 'Seccomp': '2'}\n"
+
+
+@dataclass(frozen=True)
+class Traces:
+    """All that one kernel has outside of itself."""
+
+    places: tuple[Path, ...]
+    supervisor: int
+
+    def left(self, seconds: float = 20) -> list[str]:
+        """What does not go away."""
+        deadline = time.monotonic() + seconds
+        while (left := self._left()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return left
+
+    def _left(self) -> list[str]:
+        found = [str(path) for path in self.places if path.exists()]
+        # Every process of it has the path of its connection file or of a folder on its command
+        # line, but for what its code starts; that is below the supervisor and goes with it.
+        marks = [os.fsencode(path) for path in self.places]
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                line = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if any(mark in line for mark in marks):
+                found.append(f"{process.name}: {line!r}")
+        if Path(f"/proc/{self.supervisor}").exists():
+            found.append(f"supervisor {self.supervisor}")
+        return found
+
+
+def provisioner_of(manager: KernelManager) -> SandboxProvisioner:
+    """The manager's provisioner, which must be ours."""
+    provisioner = manager.provisioner
+    assert isinstance(provisioner, SandboxProvisioner)
+    return provisioner
+
+
+def traces_of(manager: KernelManager) -> Traces:
+    """What a running kernel has."""
+    kernel = provisioner_of(manager).kernel
+    assert kernel.process is not None
+    folders = kernel.folders
+    places = [folders.run, folders.root, Path(manager.connection_file)]
+    if folders.parcels is not None:
+        places.append(folders.parcels)
+    assert all(path.exists() for path in places)
+    return Traces(tuple(places), kernel.process.pid)
