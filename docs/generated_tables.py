@@ -15,6 +15,8 @@ from sphinx.util.docutils import SphinxDirective
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
+    from ovagent_jupyter.config.schema import AgentConfig, Field
+
 
 def _markdown(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     lines = [_row(head), _row(tuple("---" for _ in head))]
@@ -38,7 +40,7 @@ def settings() -> list[str]:
     rows = (
         (
             f"`{row.name}`",
-            f"`{_shown(row.value_in(default))}`",
+            f"`{_shown(row, default)}`",
             f"`{row.variable}`",
             described[row.name],
         )
@@ -47,8 +49,15 @@ def settings() -> list[str]:
     return _markdown(("setting", "default", "environment", "what it does"), rows)
 
 
-def _shown(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
+def _shown(row: Field, config: AgentConfig) -> str:
+    from ovagent_jupyter.config.values import written
+
+    value = row.value_in(config)
+    if row.kind == "size" and isinstance(value, int):
+        value = written(value)
+    if isinstance(value, str):
+        return f'"{value}"'
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def _field_texts() -> dict[str, str]:
@@ -56,18 +65,20 @@ def _field_texts() -> dict[str, str]:
     import ast
     import inspect
 
-    from ovagent_jupyter.config import schema
+    from ovagent_jupyter.config import sandbox, schema
 
-    texts = {}
-    for node in ast.walk(ast.parse(inspect.getsource(schema))):
-        if isinstance(node, ast.ClassDef):
-            for field, text in zip(node.body, node.body[1:], strict=False):
-                if (
-                    isinstance(field, ast.AnnAssign)
-                    and isinstance(text, ast.Expr)
-                    and isinstance(text.value, ast.Constant)
-                ):
-                    texts.setdefault(ast.unparse(field.target), str(text.value.value))
+    texts: dict[str, str] = {}
+    for module, prefix in ((schema, ""), (sandbox, "sandbox_")):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.ClassDef):
+                for field, text in zip(node.body, node.body[1:], strict=False):
+                    if (
+                        isinstance(field, ast.AnnAssign)
+                        and isinstance(text, ast.Expr)
+                        and isinstance(text.value, ast.Constant)
+                    ):
+                        name = f"{prefix}{ast.unparse(field.target)}"
+                        texts.setdefault(name, str(text.value.value))
     return texts
 
 
@@ -125,6 +136,14 @@ def commands() -> list[str]:
     return _markdown(("command", "what it does"), rows)
 
 
+def policy() -> list[str]:
+    """What ``%ovagent policy`` takes, and the setting each name stands for."""
+    from ovagent_jupyter.config.options import HELP, SETTING_OF
+
+    rows = ((f"`{name}`", HELP[name], f"`{setting}`") for name, setting in SETTING_OF.items())
+    return _markdown(("policy", "what it is", "setting"), rows)
+
+
 def cell_help() -> list[str]:
     """The help of ``%%ovagent``."""
     from ovagent_jupyter.notebook.arguments import parser
@@ -152,6 +171,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "events": events,
     "errors": errors,
     "commands": commands,
+    "policy": policy,
     "cell-help": cell_help,
     "shell-help": shell_help,
 }

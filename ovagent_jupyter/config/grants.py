@@ -73,7 +73,7 @@ def check_path(kind: Kind, path: Path, home: Path, ours: Collection[Path], *, fo
         raise ConfigError(
             f"{kind} is not granted for {path}.",
             why=reason,
-            next_step="Grant the folder with the data only; or, if you must, also set force.",
+            next_step="Grant the folder with the data only; or, if you must, set sandbox_force.",
         )
 
 

@@ -18,6 +18,17 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _LONGEST_NAME = 253
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """RFC 6052: an IPv4 address in the last 32 bits."""
+_SERVICES = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "192.0.0.0/24",  # RFC 6890; a metadata service has an address of it
+            "168.63.129.16/32",  # a public one by which a virtual machine reaches its own host
+            "64:ff9b:1::/48",  # RFC 8215: translated to addresses of the local network
+        ),
+    )
+)
+"""Near, though not every Python's tables have them."""
 _AMBIGUOUS = re.compile("[ßς\u200c\u200d]")
 """IDNA 2003 and 2008 make different names of these (RFC 5894, 7.2)."""
 
@@ -105,6 +116,8 @@ def is_public(address: Address) -> bool:
         inner = address.sixtofour or (address.teredo and address.teredo[1])
         if address.scope_id or address.is_site_local or (inner and not is_public(inner)):
             return False
+    if any(address in network for network in _SERVICES):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
@@ -166,8 +179,8 @@ class HostList:
 
 def _targets(entry: str, text: str) -> list[Target]:
     try:
-        if ":" in text and "[" not in text and (address := address_of(text)):
-            return [Target(str(address), port) for port in WEB_PORTS]
+        if ":" in text and address_of(text) is not None:
+            text = f"[{text}]"
         host, colon, port = text.rpartition(":")
         if not colon or text.endswith("]"):
             host, port = text, ""

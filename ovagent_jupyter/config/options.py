@@ -35,7 +35,7 @@ SETTING_OF: Mapping[str, str] = {
 }
 """The setting that each option stands for."""
 LISTS = frozenset(SETTING_OF[name] for name in GRANTS)
-_HELP: Mapping[str, str] = {
+HELP: Mapping[str, str] = {
     "level": "how far the code is kept apart",
     "floor": "the weakest level that may be taken instead",
     "fallback": "what to do when this machine cannot confine that far",
@@ -49,6 +49,7 @@ _HELP: Mapping[str, str] = {
     "file_size": "cap on one file, as in 2G",
     "disk": "cap on the files in its own folders, as in 20G",
 }
+"""What each option does, in a few words."""
 _METAVAR = {"network": "HOST", "cpu_time": "S", "processes": "N"}
 _ROWS = {row.name: row for row in FIELDS}
 
@@ -62,13 +63,13 @@ def add_options(parser: argparse.ArgumentParser, about: str) -> None:
     """
     group = parser.add_argument_group("sandbox", about)
     for name, choices in CHOICES.items():
-        group.add_argument(f"--{name}", choices=choices, help=_HELP[name])
+        group.add_argument(f"--{name}", choices=choices, help=HELP[name])
     for name in GRANTS:
         metavar = _METAVAR.get(name, "PATH")
-        group.add_argument(f"--{name}", action="append", metavar=metavar, help=_HELP[name])
+        group.add_argument(f"--{name}", action="append", metavar=metavar, help=HELP[name])
     for name in CAPS:
         metavar = _METAVAR.get(name, "SIZE")
-        group.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=_HELP[name])
+        group.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=HELP[name])
 
 
 def given_options(options: argparse.Namespace) -> dict[str, tuple[str, ...]]:

@@ -23,8 +23,8 @@ from ovagent_jupyter.errors import ConfigError
 
 LEAST_MEMORY = 512 * MIB
 """Measured: 270 MiB to import scanpy, 430 MiB for neighbours and UMAP on 300 cells."""
-LEAST_CPU_TIME = 20.0
-"""Measured: 3 s to start and import scanpy; compiling the first UMAP takes more."""
+LEAST_CPU_TIME = 10.0
+"""Measured: more than 3 s to start and import scanpy; the first UMAP compiles for 20 s more."""
 LEAST_PROCESSES = 4
 """Measured: one, and a second while the cores are counted; a shell and its command are two."""
 LEAST_FILE_SIZE = 16 * MIB
@@ -67,8 +67,11 @@ class SandboxSpec:
     """Accept grants that are refused otherwise, such as your whole home."""
 
     def __post_init__(self) -> None:
-        set_field(self, "read", parse_paths("read", self.read))
-        set_field(self, "write", parse_paths("write", self.write))
+        write = _outermost(parse_paths("write", self.write))
+        read = parse_paths("read", self.read)
+        # What the code may change it could turn into a link; no other grant may depend on it.
+        set_field(self, "write", write)
+        set_field(self, "read", tuple(path for path in read if not within(path, write)))
         set_field(self, "network", parse_hosts(self.network))
         if self.memory is not None:
             set_field(self, "memory", size("memory", self.memory, LEAST_MEMORY, TOO_LITTLE))
@@ -91,7 +94,7 @@ class SandboxSpec:
         read = _paths_in_both(readable, also)
         return replace(
             self,
-            read=tuple(path for path in read if not within(path, write)),
+            read=read,
             write=write,
             network=_hosts_in_both(self.network, other.network),
             memory=min(self.memory, other.memory, key=_or_share),
@@ -129,7 +132,7 @@ class SandboxSpec:
                 raise ConfigError(
                     f"network is not granted for {host!r}.",
                     why=f"{reason} What answers there trusts whoever can reach it.",
-                    next_step="Leave it out; or, if you must, also set force.",
+                    next_step="Leave it out; or, if you must, also set sandbox_force.",
                 )
 
     def _gives_more(self, name: str, base: SandboxSpec) -> bool:
@@ -149,6 +152,10 @@ class SandboxSpec:
                 return _or_share(mine) > _or_share(its)
             case _:
                 return _or_endless(mine) > _or_endless(its)
+
+
+def _outermost(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    return tuple(path for path in paths if not any(each in path.parents for each in paths))
 
 
 def _paths_in_both(one: tuple[Path, ...], two: tuple[Path, ...]) -> tuple[Path, ...]:

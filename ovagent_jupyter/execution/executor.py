@@ -88,6 +88,8 @@ class CodeBatch:
     """The cells of one turn, about which the user is asked once; each batch is its own."""
 
     codes: tuple[str, ...]
+    effects: tuple[str, ...] = ()
+    """What the code does to the user's work, for the question."""
 
 
 @dataclass(frozen=True, slots=True)

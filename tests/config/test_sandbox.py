@@ -91,10 +91,20 @@ def test_paths_are_absolute_and_links_are_followed(
     (tmp_path / "link").symlink_to("data")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    spec = SandboxSpec(read=["link", "~/data", tmp_path / "data"], write="data")  # type: ignore[arg-type]
-    assert spec.read == spec.write == (tmp_path / "data",)
+    paths = ["link", "~/data", tmp_path / "data"]
+    spec = SandboxSpec(read=paths)  # type: ignore[arg-type]
+    assert spec.read == SandboxSpec(write="data").write == (tmp_path / "data",)  # type: ignore[arg-type]
     with pytest.raises(FrozenInstanceError):
         spec.read = ()  # type: ignore[misc]
+
+
+def test_no_grant_lies_where_the_code_may_put_a_link() -> None:
+    spec = SandboxSpec(
+        read=(Path("/data/out/a"), Path("/data"), Path("/data/out")),
+        write=(Path("/data/out/b/c"), Path("/data/out"), Path("/data/outer")),
+    )
+    assert spec.write == (Path("/data/out"), Path("/data/outer"))
+    assert spec.read == (Path("/data"),)
 
 
 @pytest.mark.parametrize("bad", [7, "", "  ", [None], b"/x", "a\0b", ["/x", 1]])

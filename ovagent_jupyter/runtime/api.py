@@ -1,4 +1,4 @@
-"""The one place where the parts are put together; constructor calls, no decisions."""
+"""``Agent`` and ``plan``: what a Python program calls."""
 
 from __future__ import annotations
 
@@ -7,166 +7,21 @@ import os
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from uuid import uuid4
 
-from ovagent_jupyter.agent.doctor import Check, examine
-from ovagent_jupyter.agent.recorder import Recorder
 from ovagent_jupyter.agent.session import AgentSession
 from ovagent_jupyter.agent.turn import Mode, Turn, TurnRequest
 from ovagent_jupyter.config.schema import OFFLINE, AgentConfig
-from ovagent_jupyter.config.sources import Resolved, resolve
 from ovagent_jupyter.errors import ConfigError
 from ovagent_jupyter.events import AgentEvent, Emit, Reporter
-from ovagent_jupyter.execution.executor import Isolation
-from ovagent_jupyter.execution.executors import executors, level_name, level_named
-from ovagent_jupyter.execution.policy import PolicyExecutor
+from ovagent_jupyter.execution.approval import Ask
 from ovagent_jupyter.loop_thread import SLICE, CallerThread, LoopThread
 from ovagent_jupyter.reporters import make_reporter
-from ovagent_jupyter.storage import paths
-from ovagent_jupyter.storage.history import SessionHistory
-from ovagent_jupyter.storage.redaction import Redactor
-from ovagent_jupyter.storage.session_log import SessionLog, session_file
-from ovagent_jupyter.storage.session_notebook import SessionNotebook
+from ovagent_jupyter.runtime.build import build_session, new_session_id, settings_in_force
 
 if TYPE_CHECKING:
-    from ovagent_jupyter.config.schema import ExecutionConfig
     from ovagent_jupyter.omics import Plan
-
-
-WARM = ("scanpy", "matplotlib.pyplot")
-"""What a child imports in the background: the code of every plan begins with it."""
-
-
-def settings_in_force(
-    flags: Mapping[str, object] | None = None, traits: Mapping[str, object] | None = None
-) -> Resolved:
-    """The settings from all sources of this process."""
-    return resolve(flags=flags, traits=traits, env=os.environ, file=paths.config_file(os.environ))
-
-
-def new_session_id() -> str:
-    """An id that sorts by time and is unique."""
-    now = datetime.now(UTC).astimezone()
-    return f"{now:%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
-
-
-def build_session(
-    session_id: str, resolved: Resolved, emit: Emit, caller: CallerThread
-) -> AgentSession:
-    """One session with its child, log, notebook and history."""
-    config = resolved.config
-    redactor = Redactor(os.environ)
-    directory = paths.sessions_dir(os.environ, config.execution.storage_dir)
-    recorder = Recorder(
-        SessionLog(directory, session_id, redactor),
-        SessionNotebook(directory, session_id, redactor),
-        SessionHistory(redactor=redactor) if config.history_enabled else None,
-        config.llm.model,
-    )
-    executor = build_executor(config.execution, emit, caller)
-    return AgentSession(session_id, config, executor, recorder, emit)
-
-
-def build_executor(config: ExecutionConfig, emit: Emit, caller: CallerThread) -> PolicyExecutor:
-    """Where code runs: the child kernel, and what the policy may fall back to."""
-    table = executors()
-    in_process = table.get(level_name(Isolation.IN_PROCESS))(run_in_cell=caller.run)
-    child = table.get(level_name(Isolation.PROCESS))(warm=WARM) if config.use_notebook else None
-    return PolicyExecutor(
-        [child, in_process] if child is not None else [in_process],
-        policy=config.sandbox_fallback_policy,
-        floor=level_named(config.fallback_floor),
-        emit=emit,
-    )
-
-
-async def examine_machine(config: AgentConfig) -> tuple[Check, ...]:
-    """What works on this machine, tried with a child of its own."""
-    executor = build_executor(config.execution, _nobody, CallerThread())
-    return await examine(config, executor)
-
-
-class Runtime:
-    """The sessions of one kernel or process, on one loop thread."""
-
-    def __init__(self) -> None:
-        self.loop = LoopThread()
-        self.caller = CallerThread()
-        self.current: AgentSession | None = None
-        self.current_name = ""
-        self._sessions: dict[str, AgentSession] = {}
-        self._watcher: Emit = _nobody
-        # One turn at a time: the end of one that is being stopped belongs to its own cell.
-        self._one_turn = asyncio.Lock()
-
-    async def turn(
-        self,
-        request: TurnRequest,
-        *,
-        session: str = "",
-        traits: Mapping[str, object] | None = None,
-        flags: Mapping[str, object] | None = None,
-        emit: Emit,
-    ) -> Turn:
-        """Answer one request in the named session, or in the current one."""
-        async with self._one_turn:
-            self._watcher = emit
-            session_id = session or self.current_name or new_session_id()
-            self.current = await self._session(session_id, settings_in_force(flags, traits))
-            self.current_name = session_id
-            return await self.current.run(request)
-
-    @property
-    def last_turn(self) -> Turn | None:
-        """The last turn of the current session."""
-        return self.current.last_turn if self.current else None
-
-    def settings(self, traits: Mapping[str, object]) -> Resolved:
-        """The settings in force, with where each was found."""
-        return settings_in_force(traits=traits)
-
-    def go_on_in(self, session_id: str) -> None:
-        """Make the next request go to that session; it begins there if it is new.
-
-        Raises:
-            StorageError: The name could not be the name of a file.
-        """
-        session_file(Path(), session_id, "")
-        self.current_name = session_id
-        self.current = self._sessions.get(session_id)
-
-    async def _session(self, session_id: str, resolved: Resolved) -> AgentSession:
-        """The session of that name with these settings; a new child where they need one."""
-        known = self._sessions.get(session_id)
-        if known is not None and known.can_go_on_with(resolved.config):
-            known.config = resolved.config
-            return known
-        made = build_session(session_id, resolved, self._emit, self.caller)
-        if known is not None:
-            made.last_turn = known.last_turn
-            await known.close()
-        self._sessions[session_id] = made
-        return made
-
-    def _emit(self, event: AgentEvent) -> None:
-        self._watcher(event)
-
-    def close(self) -> None:
-        """End all child kernels and the loop thread; safe to call twice."""
-        # In a fork of this process nobody would answer; the children are not the fork's.
-        if self.loop.running:
-            for session in self._sessions.values():
-                self.loop.run(session.close())
-        self._sessions.clear()
-        self.current = None
-        self.loop.close()
-
-
-def _nobody(_event: AgentEvent) -> None:
-    """Watches until the first turn names somebody who does."""
 
 
 class Agent:
@@ -178,6 +33,8 @@ class Agent:
         reporter: Told of every event; None prints when ``verbose`` is set.
         callback: Called with every event.
         session: Name of the session; empty for a new one.
+        ask: Puts a question to the user, before code runs where the system does not hold it
+            back; None where nobody can be asked: such code then needs ``approve="never"``.
         **flat_kwargs: Settings by their flat names, as in ``AgentConfig.from_flat_kwargs``.
 
     Raises:
@@ -197,6 +54,7 @@ class Agent:
         reporter: Reporter | None = None,
         callback: Callable[[AgentEvent], object] | None = None,
         session: str = "",
+        ask: Ask | None = None,
         **flat_kwargs: object,
     ) -> None:
         if config is not None and flat_kwargs:
@@ -215,7 +73,7 @@ class Agent:
         emit = _to_all(self._watchers)
         self._caller = CallerThread()
         self._session = build_session(
-            session or new_session_id(), self._resolved, emit, self._caller
+            session or new_session_id(), self._resolved, emit, self._caller, ask
         )
         # A program that forgets to close must not leave a child behind.
         self._finalizer = weakref.finalize(self, _end, self._loop, self._session)
