@@ -9,17 +9,21 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from ovagent_jupyter.agent.turn import Turn
+    from ovagent_jupyter.config.sandbox import SandboxSpec
     from ovagent_jupyter.config.schema import AgentConfig, SandboxFallbackPolicy
     from ovagent_jupyter.errors import (
         ChildStartError,
         ConfigError,
+        ConfinementError,
         DataError,
         ExecutionError,
         HandoverError,
         OVAgentError,
         ProviderError,
         RegistryError,
+        ResourceLimitExceeded,
         SandboxDeniedError,
+        SandboxUnavailableError,
         StorageError,
         TurnFailed,
         TurnInterrupted,
@@ -35,17 +39,21 @@ __version__ = "0.1.0"
 _HOMES = {
     "runtime": ("Agent", "plan"),
     "agent.turn": ("Turn",),
+    "config.sandbox": ("SandboxSpec",),
     "config.schema": ("AgentConfig", "SandboxFallbackPolicy"),
     "errors": (
         "ChildStartError",
         "ConfigError",
+        "ConfinementError",
         "DataError",
         "ExecutionError",
         "HandoverError",
         "OVAgentError",
         "ProviderError",
         "RegistryError",
+        "ResourceLimitExceeded",
         "SandboxDeniedError",
+        "SandboxUnavailableError",
         "StorageError",
         "TurnFailed",
         "TurnInterrupted",
@@ -63,6 +71,7 @@ __all__ = [
     "AgentEvent",
     "ChildStartError",
     "ConfigError",
+    "ConfinementError",
     "DataError",
     "ExecutionError",
     "HandoverError",
@@ -70,8 +79,11 @@ __all__ = [
     "OVAgentError",
     "ProviderError",
     "RegistryError",
+    "ResourceLimitExceeded",
     "SandboxDeniedError",
     "SandboxFallbackPolicy",
+    "SandboxSpec",
+    "SandboxUnavailableError",
     "SessionHistory",
     "StorageError",
     "Turn",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from os import PathLike
@@ -32,6 +32,7 @@ class Category(StrEnum):
     CHILD_READY = "child.ready"
     CHILD_DIED = "child.died"
     SANDBOX_FALLBACK = "sandbox.fallback"
+    SANDBOX_DENIED = "sandbox.denied"
     HANDOVER_SENT = "handover.sent"
     HANDOVER_RECEIVED = "handover.received"
     STEP_STARTED = "step.started"
@@ -148,6 +149,20 @@ class Emitter:
             correlation_id=self._correlation_id,
             seq=self._seq,
         )
+        return self._send(event)
+
+    def pass_on(self, event: AgentEvent) -> AgentEvent:
+        """Emit an event that somebody else made as one of this turn."""
+        return self._send(
+            replace(
+                event,
+                session_id=self._session_id,
+                correlation_id=self._correlation_id,
+                seq=self._seq,
+            )
+        )
+
+    def _send(self, event: AgentEvent) -> AgentEvent:
         self._seq += 1
         self._emit(event)
         return event

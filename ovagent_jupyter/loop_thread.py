@@ -211,7 +211,7 @@ class CallerThread:
             if not done.set_running_or_notify_cancel():
                 continue
             try:
-                with _interruptible():
+                with interruptible():
                     call()
             except BaseException as error:  # noqa: BLE001 - handed to whoever asked for the call
                 done.set_exception(error)
@@ -220,7 +220,7 @@ class CallerThread:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """Let Ctrl-C end what runs here: in an asynchronous cell it would wait for the cell's loop."""
     if threading.current_thread() is not threading.main_thread():
         yield

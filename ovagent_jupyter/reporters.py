@@ -144,8 +144,17 @@ def render(event: AgentEvent) -> str:
 
 
 def _plan(event: AgentEvent) -> str:
-    """The plan below how many steps it has."""
-    return "\n".join(part for part in (event.message, plan_text(event.data.get("plan"))) if part)
+    """The plan below how many steps it has, and what its code does to the user's work."""
+    effects = event.data.get("effects")
+    shown = effects_text(effects) if isinstance(effects, tuple | list) else ""
+    parts = (event.message, plan_text(event.data.get("plan")), shown)
+    return "\n".join(part for part in parts if part)
+
+
+def effects_text(effects: Iterable[object]) -> str:
+    """What code does to the user's work, as one line; empty when there is nothing to say."""
+    texts = [str(effect) for effect in effects]
+    return f"Effects: {'; '.join(texts)}" if texts else ""
 
 
 def plan_text(plan: object) -> str:

@@ -9,9 +9,9 @@ import asyncio
 import os
 from pathlib import Path
 
+from ovagent_jupyter.execution.ahead import compile_ahead
 from ovagent_jupyter.execution.environment import CACHE
 from ovagent_jupyter.execution.executor import Isolation
-from ovagent_jupyter.execution.kernel import compile_ahead
 from ovagent_jupyter.execution.launch import LaunchOptions
 from ovagent_jupyter.execution.sandbox.probe import probe
 

@@ -10,8 +10,13 @@ import pytest
 
 from ovagent_jupyter import errors
 from ovagent_jupyter.errors import (
+    ChildStartError,
+    ConfinementError,
     OVAgentError,
     ProviderError,
+    ResourceLimitExceeded,
+    SandboxDeniedError,
+    SandboxUnavailableError,
     TurnInterrupted,
     WorkflowNeedsFallback,
 )
@@ -43,8 +48,9 @@ def test_empty_parts_take_no_line(kind: type[OVAgentError]) -> None:
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_error_survives_pickling(kind: type[OVAgentError]) -> None:
-    error = pickle.loads(pickle.dumps(kind("It broke.", why="w", next_step="n")))
+    error = pickle.loads(pickle.dumps(before := kind("It broke.", why="w", next_step="n")))
     assert type(error) is kind
+    assert vars(error) == vars(before)
     assert error.lines()[1:] == ["Why: w", "Next: n"]
 
 
@@ -79,6 +85,27 @@ def test_fallback_keeps_what_was_understood() -> None:
     assert error.missing_slots == ("s",)
     assert error.nearest_steps == ("n",)
     assert error.partial_plan is plan
+
+
+def test_confinement_error_says_what_the_machine_lacks() -> None:
+    probe = {"landlock": "missing"}
+    error = ConfinementError("No sandbox.", cause="setup_failed", probe=probe)
+    probe.clear()
+    assert (error.cause, error.probe) == ("setup_failed", {"landlock": "missing"})
+    assert isinstance(error, ChildStartError)
+    assert ConfinementError("No sandbox.").cause == "unavailable"
+
+
+def test_a_sandbox_that_is_unavailable_is_a_denial_with_the_report() -> None:
+    error = SandboxUnavailableError("No sandbox.", probe={"landlock": "missing"})
+    assert isinstance(error, SandboxDeniedError)
+    assert error.probe == {"landlock": "missing"}
+
+
+def test_a_cap_that_was_passed_is_named_with_the_use() -> None:
+    error = ResourceLimitExceeded("Too much.", limit="memory", cap=1 << 30, used=2 << 30)
+    assert (error.limit, error.cap, error.used) == ("memory", 1 << 30, 2 << 30)
+    assert not isinstance(error, ChildStartError | SandboxDeniedError)
 
 
 def test_interrupt_is_an_interrupt_shown_as_one_line() -> None:

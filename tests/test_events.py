@@ -92,3 +92,14 @@ def test_message_text_is_its_text_parts() -> None:
 
 def test_usage_adds_up() -> None:
     assert Usage(1, 2) + Usage(3, 4) == Usage(4, 6)
+
+
+def test_an_event_of_somebody_else_becomes_one_of_the_turn() -> None:
+    sent: list[AgentEvent] = []
+    emit = Emitter(sent.append, "s", "t")
+    emit(Category.TURN_STARTED, "begin")
+    emit.pass_on(AgentEvent(category=Category.SANDBOX_FALLBACK, message="weaker", data={"a": 1}))
+    emit(Category.TURN_FINISHED, "end")
+    assert [event.seq for event in sent] == [0, 1, 2]
+    assert {(event.session_id, event.correlation_id) for event in sent} == {("s", "t")}
+    assert sent[1].data == {"a": 1}

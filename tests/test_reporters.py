@@ -98,6 +98,12 @@ def test_warnings_are_marked_and_debug_is_not_shown() -> None:
     assert printed(event(level=Level.DEBUG)) == ""
 
 
+def test_a_plan_names_the_effects_of_its_code() -> None:
+    made = event(Category.PLAN_READY, "0 steps", effects=("drops cells", "writes /a"))
+    assert printed(made) == "0 steps\nEffects: drops cells; writes /a\n"
+    assert "Effects" not in printed(event(Category.PLAN_READY, "0 steps", effects=()))
+
+
 def test_plan_is_a_table_with_parameters_and_reasons() -> None:
     plan = Plan(
         (

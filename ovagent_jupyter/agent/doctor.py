@@ -14,16 +14,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ovagent_jupyter.errors import OVAgentError
-from ovagent_jupyter.execution.executor import ExecutionRequest
+from ovagent_jupyter.execution.executor import ExecutionRequest, Isolation
+from ovagent_jupyter.execution.executors import level_name
 from ovagent_jupyter.storage import paths
 
 if TYPE_CHECKING:
     from ovagent_jupyter.config.schema import AgentConfig
     from ovagent_jupyter.execution.executor import Executor
+    from ovagent_jupyter.execution.sandbox.probe import MachineReport, Trial
 
 Mark = Literal["✓", "!", "✗"]
 LOW_DISK = 1 << 30
 """Bytes below which the session's files may soon not be written."""
+REMEDIES = {
+    "apparmor_restrict_unprivileged_userns": "Give this Python an AppArmor profile with `userns,`; "
+    "or, for all programs: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    "unprivileged_userns_clone": "sudo sysctl kernel.unprivileged_userns_clone=1",
+    "max_user_namespaces": "sudo sysctl user.max_user_namespaces=10000",
+    "container": "Start the container with a seccomp profile that allows unshare, mount and "
+    "pivot_root (Docker: --security-opt seccomp=PROFILE).",
+}
+"""What helps, by a word of the hint that the probe gives."""
+_MEANS = {
+    Isolation.NAMESPACES: "user namespaces, Landlock, seccomp",
+    Isolation.CONFINED: "Landlock, seccomp",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +61,8 @@ async def examine(config: AgentConfig, executor: Executor) -> tuple[Check, ...]:
     return (
         Check("✓", "Python", f"{platform.python_version()} on {platform.system()}"),
         *_packages(),
-        await _child(executor),
-        Check(
-            "!",
-            "sandbox",
-            "the child is a process of its own, without keys or history, not confined",
-            "Run only requests whose code you would run yourself.",
-        ),
+        *await _machine(),
+        *await _child(executor),
         *_places(config),
         Check("✓", "model", "offline: the built-in planner, no key and no network needed"),
     )
@@ -101,18 +111,92 @@ def _optional_packages() -> Iterable[Check]:
         yield Check("✓", "steps", f"all {len(STEPS)} steps have their packages")
 
 
-async def _child(executor: Executor) -> Check:
+async def _child(executor: Executor) -> tuple[Check, ...]:
+    """Whether a child runs code, and what holds it there."""
     began = time.monotonic()
     try:
         await executor.start()
-        result = await executor.execute(ExecutionRequest("print(6 * 7)", timeout=60))
+        # Silent: ours, so that nobody is asked about it.
+        result = await executor.execute(
+            ExecutionRequest("assert 6 * 7 == 42", timeout=60, silent=True)
+        )
+        in_force = _in_force(executor)
     except OVAgentError as error:
-        return Check("✗", "child kernel", f"{error.what} {error.why}", error.next_step)
+        return (Check("✗", "child kernel", f"{error.what} {error.why}".strip(), error.next_step),)
     finally:
         await executor.shutdown()
-    if result.stdout.strip() != "42":
-        return Check("✗", "child kernel", f"ran code with the outcome {result.status}")
-    return Check("✓", "child kernel", f"starts and runs code ({time.monotonic() - began:.1f} s)")
+    if not result.ok:
+        why = f": {result.error.name}: {result.error.message}" if result.error else ""
+        said = f"ran code with the outcome {result.status}{why}"
+        return (in_force, Check("✗", "child kernel", said))
+    seconds = time.monotonic() - began
+    return (in_force, Check("✓", "child kernel", f"starts and runs code ({seconds:.1f} s)"))
+
+
+def _in_force(executor: Executor) -> Check:
+    """The level that the settings lead to here, with each protection as measured inside."""
+    level = level_name(executor.isolation)
+    measured = "; ".join(f"{name} {state}" for name, state in executor.protections.items())
+    if not executor.isolation.guarded:
+        return Check(
+            "!",
+            "sandbox",
+            f"level {level!r}: the system does not hold the code back. {measured}".strip(),
+            "Run only requests whose code you would run yourself, or see %ovagent policy level.",
+        )
+    return Check("✓", "sandbox", f"level {level!r}, as measured inside: {measured}")
+
+
+async def _machine() -> tuple[Check, ...]:
+    """What this machine can confine, each level tried in a process that is thrown away."""
+    from ovagent_jupyter.execution.sandbox.probe import probe
+
+    try:
+        report = await probe()
+    except (OSError, OVAgentError) as error:
+        return (Check("✗", "confinement", f"cannot be tried: {error}"),)
+    return machine_checks(report)
+
+
+def machine_checks(report: MachineReport) -> tuple[Check, ...]:
+    """What was found of this machine, with what helps where a level is not to be had."""
+    found = [_tried(trial, report) for trial in report.trials if _offered(trial, report)]
+    if report.system == "linux":
+        found += [_landlock(report.landlock_abi), _control_groups()]
+    return tuple(found)
+
+
+def _offered(trial: Trial, report: MachineReport) -> bool:
+    return report.system == "linux" or trial.level is not Isolation.NAMESPACES
+
+
+def _tried(trial: Trial, report: MachineReport) -> Check:
+    name = level_name(trial.level)
+    if trial.holds:
+        means = "Seatbelt" if report.system == "darwin" else _MEANS[trial.level]
+        return Check("✓", f"can: {name}", f"{means}: holds here")
+    remedies = [remedy for key, remedy in REMEDIES.items() if any(key in h for h in report.hints)]
+    # A machine without namespaces is well guarded by the next level.
+    mark: Mark = "!" if trial.level is Isolation.NAMESPACES else "✗"
+    why = " ".join([trial.why, *report.hints])
+    return Check(mark, f"can: {name}", f"not here: {why}", " Or: ".join(remedies))
+
+
+def _landlock(abi: int) -> Check:
+    if not abi:
+        remedy = "Linux 5.13 or newer, with landlock in lsm= on the kernel's command line."
+        return Check("!", "Landlock", "this kernel has none, or it is switched off", remedy)
+    return Check("✓", "Landlock", f"ABI {abi}")
+
+
+def _control_groups() -> Check:
+    from ovagent_jupyter.execution.sandbox.cgroup import open_cgroup
+
+    group = open_cgroup({"memory": float(1 << 30), "processes": 256.0})
+    if group is None:
+        return Check("✓", "control groups", "not to be had here: a watchdog alone holds the caps")
+    group.remove()
+    return Check("✓", "control groups", "hold the caps, besides the watchdog")
 
 
 def _places(config: AgentConfig) -> Iterable[Check]:

@@ -80,6 +80,7 @@ def _entry(turn: Turn, cell_id: str, model: str) -> HistoryEntry:
         cost=turn.cost,
         duration=turn.duration,
         data_diff="; ".join(diff.summary() for diff in turn.diff),
+        sandbox=turn.sandbox.as_summary(),
     )
 
 

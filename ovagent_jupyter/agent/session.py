@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ovagent_jupyter.agent.choose_data import choose_inputs
-from ovagent_jupyter.agent.prepare import objects_named, with_absolute_paths
+from ovagent_jupyter.agent.denials import denied
+from ovagent_jupyter.agent.draft import Draft, counted
+from ovagent_jupyter.agent.effects import effects_of_plan
+from ovagent_jupyter.agent.prepare import Prepared, SavedFile, objects_named, with_files
 from ovagent_jupyter.agent.recorder import Recorder
-from ovagent_jupyter.agent.results import answer_for, bindings_of, explain_failure
-from ovagent_jupyter.agent.turn import StepRecord, Turn, TurnRequest, TurnStatus
+from ovagent_jupyter.agent.results import bindings_of, explain_failure
+from ovagent_jupyter.agent.sandbox_record import SandboxRecord, Watch
+from ovagent_jupyter.agent.turn import Turn, TurnRequest
 from ovagent_jupyter.agent.workflow import Workflow
 from ovagent_jupyter.errors import OVAgentError
 from ovagent_jupyter.events import AgentEvent, Category, Emit, Emitter, Level
 
 if TYPE_CHECKING:
     from ovagent_jupyter.config.schema import AgentConfig
-    from ovagent_jupyter.execution.executor import CodeError, Executor
-    from ovagent_jupyter.execution.handover import LeftBehind, ObjectDiff
+    from ovagent_jupyter.execution.executor import Executor
+    from ovagent_jupyter.execution.handover import LeftBehind
     from ovagent_jupyter.omics import DataState, Plan
 
 LEFT_BEHIND_SHOWN = 5
@@ -53,7 +55,13 @@ class AgentSession:
         self.executor = executor
         self.recorder = recorder
         self.last_turn: Turn | None = None
+        self.sandbox = SandboxRecord()
+        """Where code runs; unknown until the first turn that runs some."""
+        self.named: tuple[Path, ...] = ()
+        """Files and folders that requests named, and that the code may read for that."""
         self._emit = emit
+        self._emitter: Emitter | None = None
+        self._watch = Watch()
         self._turns_in_child = 0
         # One turn at a time: a second would change the child's variables under the first.
         self._turn_lock = asyncio.Lock()
@@ -70,13 +78,14 @@ class AgentSession:
         """
         async with self._turn_lock:
             emit = Emitter(self._take, self.session_id, turn_id := uuid4().hex[:12])
-            draft = _Draft(request, self.session_id, turn_id)
+            self._emitter = emit
+            draft = Draft(request, self.session_id, turn_id)
             try:
                 turn = await self._answer(draft, emit)
             except OVAgentError as error:
                 self._end(request, draft.failed(error), emit)
                 raise
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, KeyboardInterrupt):
                 self._end(request, draft.interrupted(), emit)
                 raise
             except BaseException as error:
@@ -84,6 +93,14 @@ class AgentSession:
                 raise
             self._end(request, turn, emit)
             return turn
+
+    def hear(self, event: AgentEvent) -> None:
+        """An event of the executor: it belongs to the turn that runs, and into the log."""
+        self._watch.note(event)
+        if self._emitter is not None:
+            self._emitter.pass_on(event)
+        else:
+            self._take(replace(event, session_id=self.session_id))
 
     def can_go_on_with(self, config: AgentConfig) -> bool:
         """Whether new settings leave the child, the files and the answerer as they are."""
@@ -99,26 +116,45 @@ class AgentSession:
         """End the child; what was recorded stays."""
         await self.executor.shutdown()
 
-    async def _answer(self, draft: _Draft, emit: Emitter) -> Turn:
+    async def _answer(self, draft: Draft, emit: Emitter) -> Turn:
         request = draft.request
         emit(Category.TURN_STARTED, request.text, request=request.text, mode=request.mode)
         main, names = choose_inputs(request.text, request.namespace, request.inputs)
         state = self._describe(request, main, emit)
-        plan = draft.plan = self._plan(request, state, main)
-        plan = draft.plan = with_absolute_paths(plan, Path.cwd())
-        emit(Category.PLAN_READY, _counted(len(plan.steps), "step"), plan=plan)
+        prepared = with_files(self._plan(request, state, main), Path.cwd())
+        plan = draft.plan = prepared.plan
+        draft.effects = effects_of_plan(prepared)
+        emit(
+            Category.PLAN_READY,
+            counted(len(plan.steps), "step"),
+            plan=plan,
+            effects=draft.effects,
+        )
         if request.mode != "run":
             return draft.planned()
         names = tuple(dict.fromkeys([*names, *objects_named(plan, request.namespace)]))
-        await self._ready_child(emit)
+        draft.sandbox = await self._ready_child(prepared.read, emit)
         report = await self.executor.put({name: request.namespace[name] for name in names})
         self._tell_left_behind(report.left_behind, emit)
         workflow = Workflow(self.executor, emit, request.timeout or self.config.execution.timeout)
         self._turns_in_child += 1
-        if not await workflow.run(plan, draft.steps.append):
-            error = explain_failure(draft.steps[-1], sent=bool(names))
-            return draft.failed(error, code_error=draft.steps[-1].error)
-        return await self._collect(draft, plan, state, emit)
+        if not await workflow.run(plan, draft.steps.append, draft.effects):
+            return self._explained(draft, emit, sent=bool(names))
+        return await self._collect(draft, prepared, state, emit)
+
+    def _explained(self, draft: Draft, emit: Emitter, *, sent: bool) -> Turn:
+        """The turn whose last step failed, with what the sandbox had to do with it."""
+        step = draft.steps[-1]
+        denial = denied(step, self.executor.isolation)
+        if denial is not None:
+            emit(
+                Category.SANDBOX_DENIED,
+                denial.message,
+                level=Level.WARNING,
+                what=denial.what,
+                grant=denial.grant,
+            )
+        return draft.failed(explain_failure(step, sent=sent), code_error=step.error)
 
     def _describe(self, request: TurnRequest, main: str | None, emit: Emitter) -> DataState | None:
         from ovagent_jupyter.omics import describe
@@ -134,9 +170,16 @@ class AgentSession:
 
         return plan(request.text, state, name=main or "adata")
 
-    async def _ready_child(self, emit: Emitter) -> None:
+    async def _ready_child(self, read: tuple[Path, ...], emit: Emitter) -> SandboxRecord:
+        """A child that may read these files, and where it runs."""
+        self._watch.starting()
         limit = self.config.execution.max_prompts
-        if limit and self._turns_in_child >= limit:
+        self.named = tuple(dict.fromkeys([*self.named, *read]))
+        if await self.executor.grant(read):
+            names = ", ".join(path.name for path in read)
+            emit(Category.NOTICE, f"A fresh child kernel was started: it may read {names}.")
+            self._turns_in_child = 0
+        elif limit and self._turns_in_child >= limit:
             emit(Category.CHILD_STARTING, "replacing the child kernel (max_prompts reached)")
             await self.executor.restart()
             self._turns_in_child = 0
@@ -144,11 +187,20 @@ class AgentSession:
             emit(Category.CHILD_STARTING, "starting the child kernel …")
             await self.executor.start()
             self._turns_in_child = 0
-        emit(Category.CHILD_READY, "the child kernel is ready", level=Level.DEBUG)
+        sandbox = self.sandbox = self._watch.started(self.executor)
+        banner = sandbox.banner
+        emit(
+            Category.CHILD_READY,
+            banner or sandbox.label,
+            level=Level.WARNING if banner else Level.INFO,
+            sandbox=sandbox,
+        )
+        return sandbox
 
     async def _collect(
-        self, draft: _Draft, plan: Plan, state: DataState | None, emit: Emitter
+        self, draft: Draft, prepared: Prepared, state: DataState | None, emit: Emitter
     ) -> Turn:
+        plan = prepared.plan
         wanted = tuple(draft.request.outputs.values())
         # A plan that loads its data makes the main object itself.
         made = () if state is not None else (plan.name,)
@@ -167,7 +219,19 @@ class AgentSession:
             level=Level.DEBUG,
             names=tuple(bindings),
         )
-        return draft.finished(bindings, diffs, changes.left_behind)
+        files = await self._fetch(prepared.saved)
+        return draft.finished(bindings, diffs, changes.left_behind, files)
+
+    async def _fetch(self, saved: tuple[SavedFile, ...]) -> tuple[Path, ...]:
+        """Move the files that the code wrote to where the user wants them."""
+        from ovagent_jupyter.execution.files import fetch_file
+
+        return tuple(
+            [
+                await asyncio.to_thread(fetch_file, self.executor.work_dir, file.name, file.target)
+                for file in saved
+            ]
+        )
 
     def _tell_left_behind(self, items: tuple[LeftBehind, ...], emit: Emitter) -> None:
         for item in items[:LEFT_BEHIND_SHOWN]:
@@ -181,6 +245,7 @@ class AgentSession:
             emit(Category.NOTICE, f"… and {more} more", level=Level.WARNING)
 
     def _end(self, request: TurnRequest, turn: Turn, emit: Emitter) -> None:
+        self._emitter = None
         self.last_turn = turn
         for message in self.recorder.turn(turn, request):
             emit(Category.NOTICE, message, level=Level.WARNING)
@@ -215,65 +280,8 @@ def _fixed(config: AgentConfig) -> tuple[object, ...]:
         run.use_notebook,
         run.storage_dir,
         run.sandbox_fallback_policy,
+        run.sandbox_level,
         run.fallback_floor,
+        run.approve,
+        config.sandbox,
     )
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' * (number != 1)}"
-
-
-class _Draft:
-    """What is known of a running turn; it becomes the ``Turn``, however the turn ends."""
-
-    def __init__(self, request: TurnRequest, session_id: str, turn_id: str) -> None:
-        self.request = request
-        self.plan: Plan | None = None
-        self.steps: list[StepRecord] = []
-        self._ids = (session_id, turn_id)
-        self._started = time.monotonic()
-
-    def planned(self) -> Turn:
-        count = _counted(len(self.plan.steps) if self.plan else 0, "step")
-        return replace(self._turn(TurnStatus.PLANNED), answer=f"{count} planned; nothing was run.")
-
-    def failed(self, error: OVAgentError, code_error: CodeError | None = None) -> Turn:
-        turn = self._turn(TurnStatus.FAILED)
-        return replace(turn, answer=error.what, error=error, code_error=code_error)
-
-    def interrupted(self) -> Turn:
-        turn = self._turn(TurnStatus.INTERRUPTED)
-        return replace(turn, answer="Stopped by the user; the data is as it was before.")
-
-    def finished(
-        self,
-        bindings: Mapping[str, object],
-        diffs: tuple[ObjectDiff, ...],
-        left_behind: tuple[LeftBehind, ...],
-    ) -> Turn:
-        turn = self._turn(TurnStatus.FINISHED)
-        return replace(
-            turn,
-            answer=answer_for(diffs),
-            bindings=bindings,
-            diff=diffs,
-            left_behind=left_behind,
-            data=bindings.get(turn.data_name, turn.data),
-        )
-
-    def _turn(self, status: TurnStatus) -> Turn:
-        session_id, turn_id = self._ids
-        name = self.plan.name if self.plan else "adata"
-        return Turn(
-            request=self.request.text,
-            session_id=session_id,
-            turn_id=turn_id,
-            status=status,
-            answer="",
-            plan=self.plan,
-            code=self.plan.code if self.plan else "",
-            steps=tuple(self.steps),
-            data_name=name,
-            data=self.request.namespace.get(name),
-            duration=time.monotonic() - self._started,
-        )

@@ -8,11 +8,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ovagent_jupyter.agent.sandbox_record import SandboxRecord
 from ovagent_jupyter.messages import Usage
 
 if TYPE_CHECKING:
     from ovagent_jupyter.errors import OVAgentError
-    from ovagent_jupyter.execution.executor import CodeError, ExecutionStatus, Output
+    from ovagent_jupyter.execution.executor import CodeError, ExecutionStatus, LimitHit, Output
     from ovagent_jupyter.execution.handover import LeftBehind, ObjectDiff
     from ovagent_jupyter.omics import Plan
 
@@ -64,6 +65,8 @@ class StepRecord:
     """Seconds of wall time."""
     outputs: tuple[Output, ...] = ()
     error: CodeError | None = None
+    limit: LimitHit | None = None
+    """The cap it went over, if that ended it."""
 
     def as_record(self) -> dict[str, object]:
         """As JSON-able values, without the outputs."""
@@ -99,6 +102,12 @@ class Turn:
     diff: tuple[ObjectDiff, ...] = ()
     left_behind: tuple[LeftBehind, ...] = ()
     """What could not cross the border, with the reason."""
+    effects: tuple[str, ...] = ()
+    """What the code does to the user's work, read from the code before it runs."""
+    files: tuple[Path, ...] = ()
+    """Files that the user asked for, where they are now."""
+    sandbox: SandboxRecord = field(default_factory=SandboxRecord)
+    """Where the code ran."""
     error: OVAgentError | None = None
     """Why the turn failed, for a reader."""
     code_error: CodeError | None = None
@@ -133,6 +142,9 @@ class Turn:
             "status": self.status.value,
             "answer": self.answer,
             "steps": [step.as_record() for step in self.steps],
+            "effects": list(self.effects),
+            "files": [str(path) for path in self.files],
+            "sandbox": self.sandbox.as_record(),
             "diff": [change.summary() for change in self.diff],
             "priority_used": self.priority_used,
             "usage": self.usage.as_record(),

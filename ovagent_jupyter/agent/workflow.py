@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.agent.turn import StepRecord
 from ovagent_jupyter.events import Category, Emitter, Level
 from ovagent_jupyter.execution.executor import (
+    CodeBatch,
     CodeError,
     ExecutionRequest,
     ExecutionResult,
     ExecutionStatus,
     Executor,
+    LimitHit,
     Output,
 )
 from ovagent_jupyter.omics.rendering import PRELUDE
@@ -43,17 +46,23 @@ class Workflow:
         self._executor = executor
         self._emit = emit
         self._timeout = timeout
+        self._batch: CodeBatch | None = None
 
-    async def run(self, plan: Plan, ran: Callable[[StepRecord], None]) -> bool:
+    async def run(
+        self, plan: Plan, ran: Callable[[StepRecord], None], effects: tuple[str, ...] = ()
+    ) -> bool:
         """Run all steps in order; True when every one did what it declares.
 
         Args:
             plan: What to run.
             ran: Told of each step as it ends, so that an interrupt loses none.
+            effects: What the code does to the user's work, should the user be asked.
         """
+        # One batch: the user is asked once, if at all, about all of its code.
+        self._batch = CodeBatch(tuple(step.code for step in plan.steps), effects)
         prelude = await self._execute(PRELUDE, silent=True)
         if not prelude.ok:
-            ran(_record("imports", "Import the packages", PRELUDE, prelude))
+            ran(self._record("imports", "Import the packages", PRELUDE, prelude))
             return False
         for index, step in enumerate(plan.steps):
             record = await self._step(index, step, plan.name)
@@ -72,7 +81,7 @@ class Workflow:
             code=step.code,
         )
         result = await self._execute(step.code, index=index)
-        record = _record(step.id, step.title, step.code, result)
+        record = self._record(step.id, step.title, step.code, result)
         if result.ok:
             missing = await self._missing(step, name)
             if missing:
@@ -90,10 +99,26 @@ class Workflow:
         )
         return record
 
+    def _record(self, step_id: str, title: str, code: str, result: ExecutionResult) -> StepRecord:
+        limit = result.limit
+        if limit is None and result.status is ExecutionStatus.TIMEOUT:
+            limit = LimitHit("wall_time", self._timeout, result.duration)
+        return StepRecord(
+            id=step_id,
+            title=title,
+            code=code,
+            status=result.status,
+            duration=result.duration,
+            outputs=result.outputs,
+            error=result.error,
+            limit=limit,
+        )
+
     async def _execute(
         self, code: str, *, silent: bool = False, index: int = -1
     ) -> ExecutionResult:
-        request = ExecutionRequest(code, timeout=self._timeout, silent=silent)
+        batch = None if silent else self._batch
+        request = ExecutionRequest(code, timeout=self._timeout, silent=silent, batch=batch)
 
         def relay(output: Output) -> None:
             self._emit(Category.CODE_OUTPUT, output.kind, output=output, index=index)
@@ -129,26 +154,10 @@ def _strings(text: str) -> list[str] | None:
     return [item for item in value if isinstance(item, str)]
 
 
-def _record(step_id: str, title: str, code: str, result: ExecutionResult) -> StepRecord:
-    return StepRecord(
-        id=step_id,
-        title=title,
-        code=code,
-        status=result.status,
-        duration=result.duration,
-        outputs=result.outputs,
-        error=result.error,
-    )
-
-
 def _without_effect(record: StepRecord, missing: tuple[str, ...]) -> StepRecord:
     message = f"the step ran but did not make {', '.join(missing[:3])}"
-    return StepRecord(
-        id=record.id,
-        title=record.title,
-        code=record.code,
+    return replace(
+        record,
         status=ExecutionStatus.ERROR,
-        duration=record.duration,
-        outputs=record.outputs,
         error=CodeError("PostconditionFailed", message),
     )

@@ -66,9 +66,9 @@ def _add_run(made: argparse.ArgumentParser) -> None:
     made.add_argument("--figures", metavar="DIR", help="write the figures here (.png)")
     made.add_argument("--force", action="store_true", help="replace files that exist")
     made.add_argument("--timeout", type=_seconds, metavar="S", help="seconds that a step may run")
-    made.add_argument(
-        "--fallback", choices=("raise", "warn", "silent"), help="when no child kernel can start"
-    )
+    from ovagent_jupyter.config.options import add_options
+
+    add_options(made, "what the code may use, besides what the settings file says")
 
 
 def _add_plan(made: argparse.ArgumentParser) -> None:

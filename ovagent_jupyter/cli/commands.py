@@ -9,12 +9,14 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ovagent_jupyter.agent.turn import Turn
+from ovagent_jupyter.config.options import option_values
 from ovagent_jupyter.errors import DataError, StorageError
 from ovagent_jupyter.events import Category
 from ovagent_jupyter.reporters import PrintReporter, plan_text
-from ovagent_jupyter.runtime import Agent
+from ovagent_jupyter.runtime import Agent, settings_in_force
 from ovagent_jupyter.runtime import plan as plan_request
 
 
@@ -23,9 +25,10 @@ def run(options: argparse.Namespace) -> int:
     out = _target(options.out, ".h5ad", options)
     notebook = _target(options.notebook, ".ipynb", options)
     figures = _figure_directory(options.figures)
-    flags = {} if options.fallback is None else {"sandbox_fallback_policy": options.fallback}
+    flags: dict[str, Any] = option_values(options, settings_in_force().config)
     reporter = PrintReporter(leave_out=(Category.TURN_STARTED, Category.TURN_FAILED))
-    with Agent(reporter=reporter, **flags) as agent:
+    ask = _ask if sys.stdin is not None and sys.stdin.isatty() else None
+    with Agent(reporter=reporter, ask=ask, **flags) as agent:
         turn = agent.run(options.request, options.data, timeout=options.timeout)
         if figures is not None:
             _write_figures(turn, figures)
@@ -60,7 +63,7 @@ def demo(options: argparse.Namespace) -> int:
 def doctor(_options: argparse.Namespace) -> int:
     """``ovagent doctor``: what works on this machine."""
     from ovagent_jupyter.loop_thread import LoopThread
-    from ovagent_jupyter.runtime import examine_machine, settings_in_force
+    from ovagent_jupyter.runtime import examine_machine
 
     loop = LoopThread()
     checks = loop.run(examine_machine(settings_in_force().config))
@@ -89,7 +92,6 @@ def history(options: argparse.Namespace) -> int:
 
 def sessions(_options: argparse.Namespace) -> int:
     """``ovagent sessions``: the sessions that were kept."""
-    from ovagent_jupyter.runtime import settings_in_force
     from ovagent_jupyter.storage import paths
     from ovagent_jupyter.storage.session_log import session_ids
 
@@ -220,6 +222,14 @@ def _figures(turn: Turn) -> Iterable[tuple[str, bytes]]:
             if "image/png" in output.data:
                 number += 1
                 yield f"{number:02}-{step.id}.png", base64.b64decode(output.data["image/png"])
+
+
+def _ask(question: str) -> bool:
+    """Ask on the terminal; anything but a yes is a no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
 
 
 def _line(text: str, limit: int = 100) -> str:

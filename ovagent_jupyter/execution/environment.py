@@ -34,6 +34,10 @@ ALLOWED = frozenset(_ALLOWED.split())
 """Where programs and libraries are, language, time zone, thread counts. No key is ever among it."""
 
 
+COMPILED = Path("cache", "numba")
+"""Where compiled code is, below the root of a child."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChildDirectories:
     """The directories that a child may write to, below one private root."""
@@ -60,12 +64,12 @@ class ChildDirectories:
     @property
     def cache(self) -> Path:
         """Its compiled code; code of others is never taken from where a child could write."""
-        return self.root / "cache"
+        return self.root / COMPILED.parent
 
     @property
     def compiled(self) -> Path:
         """What Numba compiles."""
-        return self.cache / "numba"
+        return self.root / COMPILED
 
     @property
     def exchange(self) -> Path:

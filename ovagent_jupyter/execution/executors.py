@@ -59,8 +59,9 @@ def _child_kernel(
     level: Isolation, *, spec: SandboxSpec | None = None, warm: Sequence[str] = ()
 ) -> Executor:
     """A child kernel at a level; its module is imported when one is wanted."""
+    from ovagent_jupyter.execution.ahead import compile_later
     from ovagent_jupyter.execution.kernel import KernelExecutor
     from ovagent_jupyter.execution.launch import LaunchOptions
 
     options = LaunchOptions(spec=spec) if spec is not None else None
-    return KernelExecutor(isolation=level, warm=warm, options=options)
+    return KernelExecutor(isolation=level, warm=warm, options=options, ahead=compile_later)

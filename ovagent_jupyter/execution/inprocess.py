@@ -33,6 +33,8 @@ from ovagent_jupyter.execution.transfer import Transfer
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover import Changes, HandoverReport
 
+WORK = "work"
+"""Folder below the private one in which the code runs."""
 RunInCell = Callable[[Callable[[], None]], Awaitable[None]]
 """Runs a function in the thread of the user's cell and waits for it."""
 
@@ -72,6 +74,25 @@ class InProcessExecutor:
         """Whether it was started."""
         return self._directory is not None
 
+    @property
+    def work_dir(self) -> Path:
+        """Where the code runs, so that a bare name in it never hits a file of the user.
+
+        Raises:
+            ExecutionError: It was not started.
+        """
+        return self._started() / WORK
+
+    @property
+    def protections(self) -> Mapping[str, str]:
+        """Nothing holds the code back here."""
+        return {}
+
+    async def grant(self, read: Sequence[Path] = ()) -> bool:
+        """The code may read whatever the user may: there is nothing to do."""
+        del read
+        return False
+
     async def start(self) -> None:
         """Make the private namespace ready.
 
@@ -81,13 +102,15 @@ class InProcessExecutor:
         if self._directory is not None:
             return
         try:
-            self._directory = RunDirectory(Path(tempfile.gettempdir()), "ovagent-put-")
+            directory = RunDirectory(Path(tempfile.gettempdir()), "ovagent-put-")
+            (directory.path / WORK).mkdir()
         except OSError as error:
             raise ChildStartError(
                 "Code cannot be run in this process.",
                 why=f"There is no temporary directory: {error}",
                 next_step="Free space there.",
             ) from error
+        self._directory = directory
         self._namespace.setdefault("__name__", "__main__")
         self._namespace.setdefault("__builtins__", builtins)
 
@@ -101,7 +124,7 @@ class InProcessExecutor:
         """
         self._started()
         collector = OutputCollector(self._limits, None if request.silent else on_output)
-        cell = _Cell(request.code, self._namespace, collector, self._count)
+        cell = _Cell(request.code, self._namespace, collector, self._count, self.work_dir)
         self._count += 1
         self._running = True
         begun = time.monotonic()
@@ -179,12 +202,18 @@ class _Cell:
     """One piece of code on its way through this process."""
 
     def __init__(
-        self, code: str, namespace: dict[str, object], collector: OutputCollector, number: int
+        self,
+        code: str,
+        namespace: dict[str, object],
+        collector: OutputCollector,
+        number: int,
+        directory: Path,
     ) -> None:
         self._code = code
         self._namespace = namespace
         self._collector = collector
         self._file = f"<ovagent cell {number}>"
+        self._directory = directory
         self.status = ExecutionStatus.OK
         self.error: CodeError | None = None
 
@@ -193,7 +222,11 @@ class _Cell:
         stdout, stderr = _Stream(self._collector, "stdout"), _Stream(self._collector, "stderr")
         figures = _open_figures()
         try:
-            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            with (
+                contextlib.chdir(self._directory),
+                contextlib.redirect_stdout(stdout),
+                contextlib.redirect_stderr(stderr),
+            ):
                 self._execute()
                 _show_figures(self._collector, figures)
         except KeyboardInterrupt as error:

@@ -11,9 +11,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovagent_jupyter.config.sandbox import SandboxSpec
 from ovagent_jupyter.errors import ExecutionError
-from ovagent_jupyter.execution import seed
 from ovagent_jupyter.execution.cell import CellRun
 from ovagent_jupyter.execution.executor import (
     CodeError,
@@ -132,6 +130,8 @@ class KernelExecutor:
         Raises:
             ChildStartError: The fresh child cannot be started.
         """
+        if self.isolation < Isolation.CONFINED:
+            return False  # nothing is kept from it
         spec = self._options.spec
         lacking = [path for path in read if not _within(path, (*spec.read, *spec.write))]
         if not lacking:
@@ -355,32 +355,6 @@ class KernelExecutor:
                 next_step="Call start(); variables of an earlier child are lost.",
             )
         return self._child
-
-
-async def compile_ahead(options: LaunchOptions, *, wait: bool = False) -> bool:
-    """Make the compiled code that children start with, unless it is there; True when it is.
-
-    Args:
-        options: How the child that compiles is started; it gets no grants.
-        wait: Wait for another process that is at it.
-    """
-
-    async def run(code: str, keep: Callable[[Path], None]) -> None:
-        executor = KernelExecutor(
-            isolation=options.isolation,
-            options=replace(options, spec=SandboxSpec(), work_dir=None),
-        )
-        try:
-            await executor.start()
-            result = await executor.execute(ExecutionRequest(code, SILENT_LIMIT, silent=True))
-            if result.ok:
-                keep(executor._living_child().confined.directories.compiled)
-        except ExecutionError:
-            return
-        finally:
-            await executor.shutdown()
-
-    return await seed.make(options.environment, run, wait=wait)
 
 
 def _within(path: Path, granted: Sequence[Path]) -> bool:

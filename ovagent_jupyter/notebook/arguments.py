@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import NoReturn, cast
 
 from ovagent_jupyter.agent.turn import Mode
+from ovagent_jupyter.config.options import CHOICES, SETTING_OF, add_options, given_options
 from ovagent_jupyter.errors import ConfigError
 
 MODES: dict[str, str] = {
@@ -20,7 +21,8 @@ MODES: dict[str, str] = {
 COMMANDS: dict[str, str] = {
     "help": "what you can type",
     "status": "session, child kernel, files, what can be undone",
-    "doctor": "check this machine: packages, child kernel, files",
+    "doctor": "check this machine: packages, child kernel, sandbox, files",
+    "policy": "what the code may use: policy [NAME [VALUE]], as in policy read ~/data",
     "history": "the last turns, newest last: history [N]",
     "diff": "what the last turn changed, in full",
     "undo": "put the variables back as they were before the last turn",
@@ -41,7 +43,7 @@ class RunOptions:
     session: str = ""
     """Name of the session to go on in; empty for the current one."""
     settings: Mapping[str, object] = field(default_factory=dict)
-    """Settings given as flags, by their flat names."""
+    """Settings given as options, by their flat names; those of the sandbox as texts."""
     inputs: tuple[str, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Name to bind → name in the child."""
@@ -57,6 +59,10 @@ class Command:
 
     name: str
     argument: str = ""
+
+
+RESET = "reset"
+"""Typed after ``policy`` to take back what was typed."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,14 +95,10 @@ def parser() -> argparse.ArgumentParser:
         default="",
         help="variables brought back, NEW=B under another name (default: what changed)",
     )
-    add(
-        "--fallback",
-        choices=("raise", "warn", "silent"),
-        help="what to do when the child kernel cannot be started",
-    )
     add("--timeout", type=float, metavar="S", help="seconds that one step may run")
     add("--next", action="store_true", help="put the code into the next cell; run nothing")
     add("-h", "--help", action="store_true", help="show this")
+    add_options(made, "what gives the code more than %ovagent policy shows is asked for first")
     return made
 
 
@@ -153,8 +155,8 @@ def parse_line(line: str) -> Command | RunOptions:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, object]:
-    given = {"model": options.model, "sandbox_fallback_policy": options.fallback}
-    return {name: value for name, value in given.items() if value is not None}
+    model = {} if options.model is None else {"model": options.model}
+    return {**model, **given_options(options)}
 
 
 def _names(text: str) -> list[str]:
@@ -196,6 +198,17 @@ def _unknown_option(option: str) -> ConfigError:
     return ConfigError(f"There is no option {option!r}.", next_step=f"{hint}See %%ovagent --help.")
 
 
+def policy_completions(text: str, words: Sequence[str]) -> list[str]:
+    """What can follow ``%ovagent policy``: a name, then what it may be set to.
+
+    Args:
+        text: The word being typed.
+        words: The words between ``policy`` and it.
+    """
+    choices = CHOICES.get(words[0], ()) if words else (*SETTING_OF, RESET)
+    return [choice for choice in choices if choice.startswith(text)]
+
+
 def completions(text: str, words: Sequence[str]) -> list[str]:
     """What can follow on a line: commands and modes first, then options.
 
@@ -203,6 +216,8 @@ def completions(text: str, words: Sequence[str]) -> list[str]:
         text: The word being typed.
         words: The words before it, without ``%ovagent`` itself.
     """
+    if words[:1] == ["policy"]:
+        return policy_completions(text, words[1:])
     options = [n for a in parser()._actions for n in a.option_strings if n.startswith("--")]
     choices = [*COMMANDS, *MODES, *options] if not words else options
     return [choice for choice in choices if choice.startswith(text)]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.errors import ConfigError
 from ovagent_jupyter.notebook.arguments import COMMANDS, MODES, Command, parser
-from ovagent_jupyter.notebook.markdown import escape, seconds
+from ovagent_jupyter.notebook.markdown import seconds
+from ovagent_jupyter.notebook.policy import Policy
+from ovagent_jupyter.notebook.shown import Shown, Traceback
 
 if TYPE_CHECKING:
+    from ovagent_jupyter.agent.session import AgentSession
     from ovagent_jupyter.notebook.namespace import Namespace
     from ovagent_jupyter.runtime import Runtime
 
@@ -22,35 +24,6 @@ EXAMPLES = (
 )
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Shown:
-    """A small table with a title, as Markdown in a notebook and as text in a terminal."""
-
-    title: str
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    note: str = ""
-
-    def __repr__(self) -> str:
-        widths = [max(len(row[i]) for row in self.rows) for i in range(len(self.columns))]
-        lines = [self.title] if self.title else []
-        for row in self.rows:
-            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-            lines.append("  " + "  ".join(cells).rstrip())
-        return "\n".join([*lines, self.note] if self.note else lines)
-
-    def _repr_markdown_(self) -> str:
-        parts = [f"**{escape(self.title)}**"] if self.title else []
-        if self.rows:
-            head = "| " + " | ".join(self.columns) + " |"
-            rule = "|" + ":---|" * len(self.columns)
-            body = ["| " + " | ".join(escape(cell) for cell in row) + " |" for row in self.rows]
-            parts.append("\n".join([head, rule, *body]))
-        if self.note:
-            parts.append(escape(self.note))
-        return "\n\n".join(parts)
-
-
 class Commands:
     """What each command does.
 
@@ -58,6 +31,7 @@ class Commands:
         runtime: The sessions.
         namespace: The user's variables.
         traits: Gives the settings made as traitlets.
+        policy: What is granted to the code.
     """
 
     def __init__(
@@ -65,6 +39,7 @@ class Commands:
         runtime: Runtime,
         namespace: Namespace,
         traits: Callable[[], Mapping[str, object]],
+        policy: Policy,
     ) -> None:
         self._runtime = runtime
         self._namespace = namespace
@@ -73,6 +48,7 @@ class Commands:
             "help": self._help,
             "status": self._status,
             "doctor": self._doctor,
+            "policy": policy.run,
             "history": self._history,
             "diff": self._diff,
             "undo": self._undo,
@@ -116,7 +92,7 @@ class Commands:
         else:
             rows += [
                 ("session", session.session_id),
-                ("child kernel", _child_state(session.executor)),
+                ("child kernel", _child_state(session)),
                 ("notebook", str(session.recorder.notebook.path)),
                 ("log", str(session.recorder.log.path)),
             ]
@@ -209,21 +185,10 @@ class Commands:
         return Shown("Versions", ("package", "version"), tuple(versions()))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Traceback:
-    """A traceback as the child coloured it."""
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def _child_state(executor: object) -> str:
-    state = "running" if getattr(executor, "alive", False) else "not running"
-    isolation = getattr(executor, "isolation", None)
-    level = {0: "none: your own kernel", 1: "own process; not confined by the system"}
-    return f"{state} · isolation: {level.get(int(isolation or 0), 'unknown')}"
+def _child_state(session: AgentSession) -> str:
+    state = "running" if session.executor.alive else "not running"
+    label = session.sandbox.label
+    return f"{state} · {label}" if label else state
 
 
 def _number(text: str, default: int) -> int:

@@ -17,9 +17,10 @@ from ovagent_jupyter.notebook.markdown import (
     plan_table,
     seconds,
 )
-from ovagent_jupyter.reporters import plan_text
+from ovagent_jupyter.reporters import effects_text, plan_text
 
 if TYPE_CHECKING:
+    from ovagent_jupyter.agent.sandbox_record import SandboxRecord
     from ovagent_jupyter.agent.turn import Turn
     from ovagent_jupyter.execution.executor import Output
     from ovagent_jupyter.omics import Plan
@@ -58,6 +59,9 @@ class Card:
         self._show_code = show_code
         self._state = "planning …"
         self._plan: Plan | None = None
+        self._effects: tuple[str, ...] = ()
+        self._where = ""
+        self._banner = ""
         self._progress: list[str] = []
         self._captioned = -1
         self._painted_at = 0.0
@@ -71,6 +75,8 @@ class Card:
             Category.STEP_FINISHED: self._on_step_finished,
             Category.CODE_OUTPUT: self._on_output,
             Category.CHILD_STARTING: self._on_state,
+            Category.CHILD_READY: self._on_ready,
+            Category.SANDBOX_FALLBACK: self._on_fallback,
             Category.TURN_FINISHED: self._on_finished,
             Category.TURN_FAILED: self._on_failed,
         }
@@ -83,6 +89,8 @@ class Card:
                 draw(event)
             elif event.level in {Level.WARNING, Level.ERROR}:
                 self._notice(event.message)
+            elif event.category is Category.NOTICE and event.level is Level.INFO:
+                self._markdown(escape(event.message), event.message)
         elif self._step_state:
             self._tick()
         if self._dirty and time.monotonic() - self._painted_at >= REPAINT_EVERY:
@@ -90,12 +98,25 @@ class Card:
 
     def _on_plan(self, event: AgentEvent) -> None:
         self._plan = _carried(event, "plan")
+        self._effects = tuple(event.data.get("effects") or ())  # type: ignore[arg-type]  # texts
         self._progress = ["" for _ in self._plan.steps] if self._plan else []
         self._state = "planned"
         self._paint()
 
     def _on_state(self, event: AgentEvent) -> None:
         self._state = escape(event.message)
+        self._dirty = True
+
+    def _on_fallback(self, event: AgentEvent) -> None:
+        """A step down is a banner, unless the policy is silent; it stays for all turns."""
+        if event.level is not Level.DEBUG:
+            self._banner = event.message
+            self._dirty = True
+
+    def _on_ready(self, event: AgentEvent) -> None:
+        sandbox: SandboxRecord = _carried(event, "sandbox")
+        self._where = f"{sandbox.label} · "
+        self._banner = sandbox.banner
         self._dirty = True
 
     def _on_step_started(self, event: AgentEvent) -> None:
@@ -193,14 +214,21 @@ class Card:
         self._painted_at = time.monotonic()
 
     def _header(self) -> dict[str, object]:
-        text = f"**ovagent** · offline planner · {self._state}"
-        plain = f"ovagent · offline planner · {self._state}"
+        text = f"**ovagent** · offline planner · {self._where}{self._state}"
+        plain = f"ovagent · offline planner · {self._where}{self._state}"
+        if self._banner:
+            text += f"\n\n⚠ **{escape(self._banner)}**"
+            plain += f"\n! {self._banner}"
         if self._plan is not None:
             code = code_block(self._plan.code)
             lines = self._plan.code.count("\n") + 1
             shown = code if self._show_code else folded(f"Code ({lines} lines)", code)
             text += f"\n\n{plan_table(self._plan, self._progress)}\n\n{shown}"
             plain += f"\n{plan_text(self._plan)}\n\n{self._plan.code}"
+            effects = effects_text(self._effects)
+            if effects:
+                text += f"\n\n{escape(effects)}"
+                plain += f"\n{effects}"
             for finding in self._plan.findings:
                 text += f"\n\n⚠ {escape(finding.message)}"
                 plain += f"\n! {finding.message}"

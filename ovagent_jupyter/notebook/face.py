@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 from ovagent_jupyter.agent.turn import Turn, TurnRequest
 from ovagent_jupyter.events import Category
 from ovagent_jupyter.notebook.arguments import Command, RunOptions, parse_cell, parse_line, parser
+from ovagent_jupyter.notebook.asking import Asker
 from ovagent_jupyter.notebook.bridge import Begin, Bridge, Show
-from ovagent_jupyter.notebook.commands import Commands, Shown, Traceback
+from ovagent_jupyter.notebook.commands import Commands
 from ovagent_jupyter.notebook.display import Card
 from ovagent_jupyter.notebook.namespace import Namespace
+from ovagent_jupyter.notebook.policy import Policy
+from ovagent_jupyter.notebook.shown import Shown, Traceback
 from ovagent_jupyter.reporters import PrintReporter
 from ovagent_jupyter.runtime import Runtime
 
@@ -35,15 +38,23 @@ class Face:
     Args:
         shell: IPython.
         traits: Gives the settings made as traitlets, read anew for each turn.
+        profile: The settings that the user's own IPython profile makes.
     """
 
-    def __init__(self, shell: InteractiveShell, traits: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(
+        self,
+        shell: InteractiveShell,
+        traits: Callable[[], Mapping[str, object]],
+        profile: Mapping[str, object],
+    ) -> None:
         self.shell = shell
         self.namespace = Namespace(shell.user_ns)
-        self.runtime = Runtime()
+        self.ask = Asker(shell)
+        self.runtime = Runtime(profile=profile, ask=self.ask)
         self.bridge = Bridge(self.runtime.loop, self.runtime.caller)
         self.traits = traits
-        self._commands = Commands(self.runtime, self.namespace, traits)
+        self.policy = Policy(self.runtime, traits, self.ask)
+        self._commands = Commands(self.runtime, self.namespace, traits, self.policy)
         self._turns = 0
 
     def line(self, line: str) -> Shown | Traceback | None:
@@ -95,7 +106,7 @@ class Face:
             request,
             session=options.session,
             traits=traits,
-            flags=options.settings,
+            flags=self.policy.admit(options.settings),
         )
         verbose = self.runtime.settings(traits).config.verbose
         return lambda emit: begin(emit=emit), self._show(options, verbose=verbose)

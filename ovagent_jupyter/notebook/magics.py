@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import Bool, Float, Integer, Unicode
+from traitlets import Bool, Float, Integer, List, Unicode
+
+from ovagent_jupyter.config.schema import STRONGEST
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from ovagent_jupyter.notebook.face import Face
+
+
+_SIZES = frozenset({"sandbox_memory", "sandbox_file_size"})
+"""Empty text stands for no value."""
 
 
 @magics_class
@@ -26,11 +32,32 @@ class OVAgent(Magics):
     ).tag(config=True)
     storage_dir = Unicode("", help="Where session notebooks and logs are kept.").tag(config=True)
     timeout = Float(600.0, help="Seconds that one step may run.").tag(config=True)
-    sandbox_fallback_policy = Unicode(
-        "warn", help="When the child kernel cannot start: 'raise', 'warn' or 'silent'."
+    sandbox_level = Unicode(
+        STRONGEST, help="How far code is kept apart: namespaces, confined, process, in_process."
     ).tag(config=True)
-    fallback_floor = Unicode(
-        "process", help="The weakest place code may run in: 'process' or 'in_process'."
+    sandbox_fallback_policy = Unicode(
+        "warn", help="When this machine cannot confine that far: 'raise', 'warn' or 'silent'."
+    ).tag(config=True)
+    fallback_floor = Unicode("confined", help="The weakest level that may be taken instead.").tag(
+        config=True
+    )
+    approve = Unicode(
+        "risky", help="Ask before the code of a turn runs: 'always', 'risky' or 'never'."
+    ).tag(config=True)
+    sandbox_read = List(Unicode(), help="Files or folders that the code may read.").tag(config=True)
+    sandbox_write = List(Unicode(), help="Files or folders that it may change too.").tag(
+        config=True
+    )
+    sandbox_network = List(Unicode(), help="Hosts that it may reach.").tag(config=True)
+    sandbox_memory = Unicode("", help="Cap on its memory, such as '8G'.").tag(config=True)
+    sandbox_cpu_time = Float(
+        None, allow_none=True, help="Cap on its seconds of CPU over the life of a child."
+    ).tag(config=True)
+    sandbox_processes = Integer(256, help="Cap on its processes.").tag(config=True)
+    sandbox_file_size = Unicode("", help="Cap on one file, such as '2G'.").tag(config=True)
+    sandbox_disk = Unicode("20G", help="Cap on the files in its own folders.").tag(config=True)
+    sandbox_force = Bool(
+        default_value=False, help="Accept grants that are refused otherwise, such as your home."
     ).tag(config=True)
     verbose = Bool(default_value=False, help="Also print each event as text.").tag(config=True)
     history_enabled = Bool(default_value=True, help="Append each turn to the history file.").tag(
@@ -41,6 +68,9 @@ class OVAgent(Magics):
         super().__init__(shell=shell)
         self._shell = shell
         self._face: Face | None = None
+        # Now, because %config adds to it later: what stands here is the user's own file.
+        own = self.config.get("OVAgent", {})
+        self._profile = {name: getattr(self, name) for name in own if self.has_trait(name)}
 
     @property
     def face(self) -> Face:
@@ -48,16 +78,16 @@ class OVAgent(Magics):
         if self._face is None:
             from ovagent_jupyter.notebook.face import Face
 
-            self._face = Face(self._shell, self.set_traits)
+            self._face = Face(self._shell, self.set_traits, self._profile)
         return self._face
 
     def set_traits(self) -> dict[str, object]:
-        """The settings given as traitlets, those at their defaults left out."""
+        """The settings made in this session; those of the profile and the defaults left out."""
         changed = {}
         for name in self.trait_names(config=True):
             value = getattr(self, name)
-            if value != self.trait_defaults(name):
-                changed[name] = value
+            if value != self._profile.get(name, self.trait_defaults(name)):
+                changed[name] = None if name in _SIZES and value == "" else value
         return changed
 
     @no_var_expand

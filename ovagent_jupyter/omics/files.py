@@ -13,6 +13,8 @@ _READERS = {
     ".h5": "sc.read_10x_h5",
     ".h5mu": "__import__('mudata').read_h5mu",
 }
+LOOKED_INTO = frozenset({".h5ad", ".h5", ".h5mu"})
+"""Endings of files that ``check_file`` opens to see that they are what they say."""
 _READABLE = "Readable are .h5ad, 10x .h5, a 10x folder with matrix.mtx.gz, and .h5mu."
 
 
@@ -34,7 +36,7 @@ def check_file(path: Path) -> None:
             f"There is no file {str(path)!r}.",
             next_step=f"Check the path; the working folder is {str(Path.cwd())!r}.",
         )
-    if path.suffix in {".h5ad", ".h5", ".h5mu"}:
+    if path.suffix in LOOKED_INTO:
         _check_hdf5(path)
 
 

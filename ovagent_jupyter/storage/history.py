@@ -58,6 +58,8 @@ class HistoryEntry:
     """Seconds of wall time."""
     data_diff: str = ""
     """What changed in the data, one paragraph."""
+    sandbox: Mapping[str, object] = field(default_factory=dict)
+    """Level at which the code ran; after a step down also what was requested, and why."""
 
     def as_record(self) -> dict[str, object]:
         """The entry as JSON-able values."""
@@ -75,6 +77,7 @@ class HistoryEntry:
             "cost": self.cost,
             "duration": round(self.duration, 3),
             "data_diff": self.data_diff,
+            "sandbox": dict(self.sandbox),
         }
 
     @classmethod
@@ -111,6 +114,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "cost": (int, float, type(None)),
     "duration": (int, float),
     "data_diff": str,
+    "sandbox": dict,
 }
 """What each field is in a record."""
 

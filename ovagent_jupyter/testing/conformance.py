@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from ovagent_jupyter.errors import ExecutionError
 from ovagent_jupyter.execution.executor import (
@@ -37,7 +39,7 @@ async def check_executor(factory: ExecutorFactory) -> None:
     Raises:
         AssertionError: A promise of the protocol is broken; the text says which.
     """
-    for check in (check_lifecycle, check_code, check_handover):
+    for check in (check_lifecycle, check_code, check_handover, check_files):
         await check(factory)
 
 
@@ -100,6 +102,47 @@ async def check_handover(factory: ExecutorFactory) -> None:
         _expect(kinds.get("numbers") == "changed", "the change is named")
     finally:
         await executor.shutdown()
+
+
+async def check_files(factory: ExecutorFactory) -> None:
+    """Code runs in a folder of its own, and reads a file once that is granted."""
+    executor = factory()
+    with tempfile.TemporaryDirectory() as place:
+        file = _file(Path(place), "granted")
+        _expect(not await executor.grant([file]), "a grant before the start begins nothing anew")
+        await executor.start()
+        try:
+            await _expect_written(executor)
+            result = await executor.execute(_reading(file))
+            _expect(result.stdout == "granted\n", "a file that is granted can be read")
+            _expect(not await executor.grant([file]), "what is granted already changes nothing")
+            other = _file(Path(place), "later")
+            await executor.grant([other])
+            _expect(executor.alive, "an executor is alive after a grant")
+            result = await executor.execute(_reading(other))
+            _expect(result.stdout == "later\n", "a file that is granted later can be read")
+        finally:
+            await executor.shutdown()
+
+
+def _reading(file: Path) -> ExecutionRequest:
+    return ExecutionRequest(f"import pathlib\nprint(pathlib.Path({str(file)!r}).read_text())")
+
+
+def _file(folder: Path, word: str) -> Path:
+    """A file that holds a word; its path is resolved, as grants are."""
+    path = folder.resolve() / f"{word}.txt"
+    path.write_text(word)
+    return path
+
+
+async def _expect_written(executor: Executor) -> None:
+    before = Path.cwd()
+    code = "import pathlib\npathlib.Path('made.txt').write_text('here')"
+    await executor.execute(ExecutionRequest(code))
+    made = executor.work_dir / "made.txt"
+    _expect(made.read_text() == "here", "a bare name is a file in the executor's own folder")
+    _expect(Path.cwd() == before, "the user's own folder stays what it was")
 
 
 async def _check_outputs(executor: Executor) -> None:

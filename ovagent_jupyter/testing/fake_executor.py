@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 from ovagent_jupyter.errors import ExecutionError, OVAgentError
 from ovagent_jupyter.execution.executor import (
@@ -28,6 +29,8 @@ class FakeExecutor:
         changes: What the code is said to have changed.
         start_error: Raised by ``start``.
         isolation: The level it pretends to have.
+        work_dir: Where its code is said to leave files.
+        protections: What is said to hold its code back.
     """
 
     def __init__(
@@ -37,12 +40,18 @@ class FakeExecutor:
         changes: Changes | None = None,
         start_error: OVAgentError | None = None,
         isolation: Isolation = Isolation.PROCESS,
+        work_dir: Path | None = None,
+        protections: Mapping[str, str] | None = None,
     ) -> None:
         self._results = list(results)
         self._changes = changes if changes is not None else Changes()
         self._start_error = start_error
         self._alive = False
+        self._work_dir = work_dir
         self.isolation = isolation
+        self.protections: Mapping[str, str] = protections or {}
+        self.granted: set[Path] = set()
+        """What its code may read besides."""
         self.requests: list[ExecutionRequest] = []
         """The cells it was asked to run, in order."""
         self.objects: dict[str, object] = {}
@@ -54,6 +63,27 @@ class FakeExecutor:
     def alive(self) -> bool:
         """Whether it was started and no scripted death came since."""
         return self._alive
+
+    @property
+    def work_dir(self) -> Path:
+        """The folder it was given.
+
+        Raises:
+            ExecutionError: It was given none.
+        """
+        if self._work_dir is None:
+            raise ExecutionError("The fake executor was given no folder.")
+        return self._work_dir
+
+    async def grant(self, read: Sequence[Path] = ()) -> bool:
+        """Remember what may be read; begins anew for what is new, as a confined child must."""
+        self.calls.append("grant")
+        new = set(read) - self.granted
+        self.granted |= new
+        if not (new and self._alive):
+            return False
+        self.objects.clear()
+        return True
 
     async def start(self) -> None:
         """Be ready, or fail as scripted.

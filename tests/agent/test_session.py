@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -12,8 +11,6 @@ import numpy as np
 import pytest
 from anndata import AnnData
 
-from ovagent_jupyter.agent.recorder import Recorder
-from ovagent_jupyter.agent.session import AgentSession
 from ovagent_jupyter.agent.turn import TurnRequest, TurnStatus
 from ovagent_jupyter.config.schema import AgentConfig, ExecutionConfig
 from ovagent_jupyter.errors import ChildStartError, DataError, WorkflowNeedsFallback
@@ -21,12 +18,8 @@ from ovagent_jupyter.events import TERMINAL, AgentEvent, Category, Level
 from ovagent_jupyter.execution.executor import CodeError, ExecutionResult, ExecutionStatus
 from ovagent_jupyter.execution.handover import Changes, ObjectDiff, SlotChange
 from ovagent_jupyter.storage.history import SessionHistory
-from ovagent_jupyter.storage.redaction import Redactor
-from ovagent_jupyter.storage.session_log import SessionLog
-from ovagent_jupyter.storage.session_notebook import SessionNotebook
 from ovagent_jupyter.testing.fake_executor import FakeExecutor
-
-Build = Callable[..., AgentSession]
+from tests.agent.conftest import Build
 
 
 def counts() -> AnnData:
@@ -37,28 +30,6 @@ def counts() -> AnnData:
 
 def code_fails(name: str = "ValueError", message: str = "no such gene") -> ExecutionResult:
     return ExecutionResult(ExecutionStatus.ERROR, error=CodeError(name, message, ("tb",)))
-
-
-@pytest.fixture
-def events() -> list[AgentEvent]:
-    return []
-
-
-@pytest.fixture
-def build(tmp_path: Path, events: list[AgentEvent]) -> Build:
-    """Builds a session over an executor, with all its files in one place."""
-
-    def make(executor: FakeExecutor, config: AgentConfig | None = None) -> AgentSession:
-        redactor = Redactor({"SOME_API_KEY": "planted-secret-value"})
-        recorder = Recorder(
-            SessionLog(tmp_path, "s1", redactor),
-            SessionNotebook(tmp_path, "s1", redactor),
-            SessionHistory(tmp_path / "history.jsonl", redactor=redactor),
-            "offline",
-        )
-        return AgentSession("s1", config or AgentConfig(), executor, recorder, events.append)
-
-    return make
 
 
 def request(text: str = "normalise the cells", **more: object) -> TurnRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,26 +13,25 @@ from anndata import AnnData
 
 import ovagent_jupyter as ov
 from ovagent_jupyter.config.schema import FIELDS
-from ovagent_jupyter.errors import ConfigError, SandboxDeniedError
-from ovagent_jupyter.events import AgentEvent, Category, Level
+from ovagent_jupyter.errors import (
+    ChildStartError,
+    ConfigError,
+    ConfinementError,
+    SandboxDeniedError,
+)
+from ovagent_jupyter.events import AgentEvent, Category
 from ovagent_jupyter.storage.history import SessionHistory
+from tests.agent.test_sandbox_settings import SHOWN as OF_THE_SANDBOX
+from tests.execution.poorer_machine import LANDLOCK, NAMESPACES, run_without
 
 NAMES = ("use_notebook", "max_prompts", "storage_dir", "timeout", "verbose", "history_enabled")
-"""Shown below, with ``model``, ``sandbox_fallback_policy`` and ``fallback_floor``."""
+"""Shown below, with ``model``, ``sandbox_fallback_policy`` and ``fallback_floor``; the settings
+of the sandbox are shown in a file of their own."""
 
 
 @pytest.fixture
 def adata() -> AnnData:
     return AnnData(np.random.default_rng(0).poisson(1.0, (60, 30)).astype("float32"))
-
-
-@pytest.fixture
-def broken_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment in which no child can start: its ipykernel cannot be imported."""
-    package = tmp_path / "broken" / "ipykernel"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("raise ImportError('a broken installation')\n")
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
 
 
 class Seen:
@@ -64,7 +64,7 @@ def start(home: Path, seen: Seen) -> Start:
 
 def test_every_setting_is_shown_here() -> None:
     shown = {*NAMES, "model", "sandbox_fallback_policy", "fallback_floor"}
-    assert {row.name for row in FIELDS} == shown
+    assert {row.name for row in FIELDS} == shown | OF_THE_SANDBOX
 
 
 def test_model_is_who_answers_and_only_the_planner_can(start: Start) -> None:
@@ -75,7 +75,10 @@ def test_model_is_who_answers_and_only_the_planner_can(start: Start) -> None:
 
 def test_use_notebook_false_runs_without_a_child(start: Start, adata: AnnData, seen: Seen) -> None:
     before = psutil.Process().children(recursive=True)
-    with start(use_notebook=False) as agent:
+    denied = pytest.raises(SandboxDeniedError, match="nobody can be asked")
+    with start(use_notebook=False) as agent, denied:
+        agent.run("normalise", data=adata)
+    with start(use_notebook=False, approve="never") as agent:
         turn = agent.run("normalise and log transform", data=adata)
         assert turn.ok, turn.error
         assert "log1p" in turn.data.uns
@@ -130,32 +133,54 @@ def test_verbose_prints_what_happens(
     assert ("normalize" in capsys.readouterr().out) is verbose
 
 
-@pytest.mark.usefixtures("broken_child")
-@pytest.mark.parametrize("policy", ["warn", "silent"])
-def test_the_policy_says_whether_a_step_down_is_told(
-    start: Start, adata: AnnData, seen: Seen, policy: str
-) -> None:
-    with start(sandbox_fallback_policy=policy, fallback_floor="in_process") as agent:
-        assert agent.run("normalise", data=adata).ok
-    (told,) = seen.of(Category.SANDBOX_FALLBACK)
-    assert told.level is (Level.WARNING if policy == "warn" else Level.DEBUG)
-    assert "a broken installation" in str(told.data["reason"])
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other levels")
+@pytest.mark.parametrize(("policy", "told"), [("warn", "warning"), ("silent", "debug")])
+def test_the_policy_says_whether_a_step_down_is_told(policy: str, told: str) -> None:
+    answer = run_without(NAMESPACES, {"sandbox_fallback_policy": policy})
+    assert answer["stdout"] == "42\n", answer
+    assert answer["steps"] == [["namespaces", "confined", told]]
 
 
-@pytest.mark.usefixtures("broken_child")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other levels")
 @pytest.mark.parametrize(
-    "settings",
+    ("calls", "settings"),
     [
-        {"sandbox_fallback_policy": "raise", "fallback_floor": "in_process"},
-        {"sandbox_fallback_policy": "warn"},
-        {"sandbox_fallback_policy": "silent", "fallback_floor": "process"},
+        (NAMESPACES, {"sandbox_fallback_policy": "raise"}),
+        (NAMESPACES, {"fallback_floor": "namespaces"}),
+        (NAMESPACES | LANDLOCK, {"sandbox_fallback_policy": "warn"}),
+        (NAMESPACES | LANDLOCK, {"sandbox_fallback_policy": "silent"}),
     ],
-    ids=["raise", "the default floor", "the floor named"],
+    ids=["raise", "the floor named", "the default floor", "silence is no consent"],
 )
 def test_neither_policy_nor_floor_is_passed(
-    start: Start, adata: AnnData, settings: dict[str, object]
+    calls: dict[str, int], settings: dict[str, object]
 ) -> None:
-    with start(**settings) as agent, pytest.raises(SandboxDeniedError) as denied:
-        agent.run("normalise", data=adata)
-    assert len(denied.value.lines()) <= 3
-    assert "a broken installation" in denied.value.why
+    answer = run_without(calls, settings)
+    assert answer["error"] == "SandboxUnavailableError", answer
+    assert (answer["stdout"], answer["steps"]) == ("", [])
+    assert len(answer["lines"]) == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other levels")
+def test_the_floor_lets_code_run_where_the_system_does_not_hold_it_back() -> None:
+    floor = {"fallback_floor": "process"}
+    asked = run_without(NAMESPACES | LANDLOCK, floor)
+    assert asked["error"] == "SandboxDeniedError", asked
+    assert "nobody can be asked" in asked["lines"][0]
+    answer = run_without(NAMESPACES | LANDLOCK, floor | {"approve": "never"})
+    assert (answer["stdout"], answer["level"]) == ("42\n", "process"), answer
+    assert len(answer["steps"]) == 2
+
+
+def test_a_child_that_does_not_start_leads_nowhere_weaker(
+    start: Start, adata: AnnData, seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "broken" / "ipykernel"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('a broken installation')\n")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    with start(fallback_floor="in_process", approve="never") as agent:
+        with pytest.raises(ChildStartError) as failed:
+            agent.run("normalise", data=adata)
+        assert not isinstance(failed.value, ConfinementError)
+    assert seen.of(Category.SANDBOX_FALLBACK) == []

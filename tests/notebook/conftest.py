@@ -77,6 +77,17 @@ class Notebook:
         """Run a cell to its end."""
         return self.finish(self.start(code))
 
+    def answer(self, code: str, *answers: str) -> tuple[CellRun, list[str]]:
+        """Run a cell and answer what it asks; returns the questions too."""
+        message_id = self.client.execute(code, allow_stdin=True, stop_on_error=False)
+        questions = []
+        for answer in answers:
+            request = self.client.get_stdin_msg(timeout=CELL_TIMEOUT)
+            assert request["msg_type"] == "input_request"
+            questions.append(request["content"]["prompt"])
+            self.client.input(answer)
+        return self.finish(message_id), questions
+
     def finish(self, message_id: str) -> CellRun:
         """Collect what a cell that was started shows, until the kernel is idle."""
         outputs: list[dict[str, Any]] = []

@@ -29,7 +29,14 @@ from ovagent_jupyter.notebook.arguments import (
         (
             "--fallback raise",
             "x",
-            RunOptions(text="x", settings={"sandbox_fallback_policy": "raise"}),
+            RunOptions(text="x", settings={"sandbox_fallback_policy": ("raise",)}),
+        ),
+        (
+            "--read /a --memory 2G --read /b",
+            "x",
+            RunOptions(
+                text="x", settings={"sandbox_read": ("/a", "/b"), "sandbox_memory": ("2G",)}
+            ),
         ),
         ("show 'CD3D'", "on the umap", RunOptions(text="show 'CD3D'\non the umap")),
         ("", "keep {braces} and $HOME", RunOptions(text="keep {braces} and $HOME")),
@@ -51,6 +58,7 @@ def test_cell_lines_become_options(line: str, body: str, expected: RunOptions) -
         ("-i a-b", "a-b"),
         ("-o x=1y", "1y"),
         ("--fallback never", "fallback"),
+        ("--level weak", "level"),
     ],
 )
 def test_bad_options_name_what_is_wrong(line: str, named: str) -> None:
@@ -79,3 +87,10 @@ def test_completion_offers_commands_first_and_options_later() -> None:
     assert "plan" in completions("", [])
     assert "--timeout" in completions("--t", ["run"])
     assert "history" not in completions("h", ["run"])
+
+
+def test_completion_knows_what_the_policy_takes() -> None:
+    assert completions("me", ["policy"]) == ["memory"]
+    assert "reset" in completions("", ["policy"])
+    assert completions("con", ["policy", "floor"]) == ["confined"]
+    assert completions("", ["policy", "memory"]) == []

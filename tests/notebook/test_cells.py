@@ -92,20 +92,19 @@ def test_settings_made_by_config_take_effect_at_once(with_counts: Notebook) -> N
     assert evaluate(with_counts, "id(adata)") == before
 
 
-def test_a_child_that_cannot_start_is_said(with_counts: Notebook) -> None:
+def test_a_child_that_cannot_start_is_said_and_never_runs_somewhere_weaker(
+    with_counts: Notebook,
+) -> None:
     broken = with_counts.home / "broken" / "ipykernel"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('a broken installation')\n")
     with_counts.run(f"import os; os.environ['PYTHONPATH'] = {str(broken.parent)!r}")
     for cell in ("%%ovagent -s new\nrun pca", "%%ovagent -s new --fallback raise\nrun pca"):
         said(with_counts.run(cell), "a broken installation")
-    with_counts.run("%config OVAgent.fallback_floor = 'in_process'")
-    run = with_counts.run("%%ovagent -s new\nrun pca")
-    assert run.status == "ok", run.error
-    assert "'in_process'" in run.text
-    said(with_counts.run("%%ovagent -s new --fallback raise\nrun pca"), "policy")
-    with_counts.run("%config OVAgent.fallback_floor = 'process'")
-    with_counts.run("%ovagent undo")
+    run, _ = with_counts.answer("%ovagent policy floor in_process", "y")
+    assert "floor: in_process" in run.text
+    said(with_counts.run("%%ovagent -s new\nrun pca"), "a broken installation")
+    with_counts.run("%ovagent policy reset")
     with_counts.run("del os.environ['PYTHONPATH']")
     assert with_counts.run("%%ovagent -s new\nrun pca").status == "ok"
     with_counts.run("%ovagent undo")
@@ -116,6 +115,7 @@ def test_commands_show_themselves(with_counts: Notebook) -> None:
         "": "What you can type",
         "help": "%%ovagent",
         "status": "child kernel",
+        "policy": "in force",
         "history 3": "run pca",
         "diff": "adata",
         "session": "Session:",
@@ -132,6 +132,7 @@ def test_doctor_examines_this_machine(with_counts: Notebook) -> None:
     run = with_counts.run("%ovagent doctor")
     assert run.status == "ok", run.error
     assert "starts and runs code" in run.text
+    assert "as measured inside" in run.text
 
 
 def test_results_can_be_bound_to_other_names(with_counts: Notebook) -> None:

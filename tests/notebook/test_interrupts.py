@@ -99,16 +99,24 @@ def test_what_a_stopped_turn_says_late_is_not_shown_in_the_next_cell(cells: Note
     cells.run("%ovagent undo")
 
 
+WORK_DIR = "str(get_ipython()._ovagent_extension.magics.face.runtime.current.executor.work_dir)"
+
+
 def test_code_in_the_users_own_kernel_is_stopped_too(cells: Notebook) -> None:
+    for line in ("policy level in_process", "policy approve never"):
+        run, _ = cells.answer(f"%ovagent {line}", "y")
+        assert run.status == "ok", run.error
+    run = cells.run("%%ovagent\nnormalise")
+    assert "Not confined" in run.text
+    cells.run("%ovagent undo")
     identity = evaluate(cells, "id(adata)")
-    begun = Path(evaluate(cells, "__import__('os').getcwd()")) / "spinning"
-    cells.run("%config OVAgent.use_notebook = False")
+    begun = Path(evaluate(cells, WORK_DIR)) / "spinning"
     started = cells.start("%%ovagent\nspin forever")
     until(begun.exists)
     cells.manager.interrupt_kernel()
     said(cells.finish(started), "was interrupted")
     goes_on(cells, identity)
-    cells.run("%config OVAgent.use_notebook = True")
+    cells.run("%ovagent policy reset")
 
 
 def test_a_fork_of_the_kernel_leaves_the_child_alone(cells: Notebook) -> None:

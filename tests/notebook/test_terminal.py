@@ -90,3 +90,16 @@ def test_an_error_is_short(terminal: Terminal) -> None:
     shown = terminal.type("%ovagent write me a poem please")
     assert "WorkflowNeedsFallback" in shown
     assert len([line for line in shown.splitlines() if line.strip()]) <= 8
+
+
+def test_what_loosens_is_asked_for_on_the_terminal(terminal: Terminal) -> None:
+    for answer, said in (("n", "Nothing was changed"), ("y", "processes: 300 (policy)")):
+        terminal.send("%ovagent policy processes 300")
+        terminal.wait_for("[y/N]")
+        assert said in terminal.type(answer)
+    terminal.send("%ovagent policy disk 40G")
+    terminal.wait_for("[y/N]")
+    terminal.interrupt()
+    assert "Nothing was allowed" in terminal.until_prompt()
+    assert "(default)" in terminal.type("%ovagent policy disk")
+    terminal.type("%ovagent policy reset")

@@ -28,6 +28,7 @@ FULL = HistoryEntry(
     cost=None,
     duration=1.25,
     data_diff="adata: +obs/leiden",
+    sandbox={"level": "confined", "requested": "namespaces", "probe": {"userns": "missing"}},
 )
 
 

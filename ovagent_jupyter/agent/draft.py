@@ -1,0 +1,96 @@
+"""What is known of a running turn; it becomes the ``Turn``, however the turn ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovagent_jupyter.agent.results import answer_for
+from ovagent_jupyter.agent.sandbox_record import SandboxRecord
+from ovagent_jupyter.agent.turn import StepRecord, Turn, TurnRequest, TurnStatus
+
+if TYPE_CHECKING:
+    from ovagent_jupyter.errors import OVAgentError
+    from ovagent_jupyter.execution.executor import CodeError
+    from ovagent_jupyter.execution.handover import LeftBehind, ObjectDiff
+    from ovagent_jupyter.omics import Plan
+
+
+class Draft:
+    """A turn in the making.
+
+    Args:
+        request: What was asked.
+        session_id: Id of the session.
+        turn_id: Id of the turn.
+    """
+
+    def __init__(self, request: TurnRequest, session_id: str, turn_id: str) -> None:
+        self.request = request
+        self.plan: Plan | None = None
+        self.effects: tuple[str, ...] = ()
+        self.sandbox = SandboxRecord()
+        self.steps: list[StepRecord] = []
+        self._ids = (session_id, turn_id)
+        self._started = time.monotonic()
+
+    def planned(self) -> Turn:
+        """The turn whose code was not to be run."""
+        count = counted(len(self.plan.steps) if self.plan else 0, "step")
+        return replace(self._turn(TurnStatus.PLANNED), answer=f"{count} planned; nothing was run.")
+
+    def failed(self, error: OVAgentError, code_error: CodeError | None = None) -> Turn:
+        """The turn that could not be brought to its end."""
+        turn = self._turn(TurnStatus.FAILED)
+        return replace(turn, answer=error.what, error=error, code_error=code_error)
+
+    def interrupted(self) -> Turn:
+        """The turn that the user stopped."""
+        turn = self._turn(TurnStatus.INTERRUPTED)
+        return replace(turn, answer="Stopped by the user; the data is as it was before.")
+
+    def finished(
+        self,
+        bindings: Mapping[str, object],
+        diffs: tuple[ObjectDiff, ...],
+        left_behind: tuple[LeftBehind, ...],
+        files: tuple[Path, ...],
+    ) -> Turn:
+        """The turn that did what it set out to do."""
+        turn = self._turn(TurnStatus.FINISHED)
+        return replace(
+            turn,
+            answer=answer_for(diffs, files),
+            bindings=bindings,
+            diff=diffs,
+            left_behind=left_behind,
+            files=files,
+            data=bindings.get(turn.data_name, turn.data),
+        )
+
+    def _turn(self, status: TurnStatus) -> Turn:
+        session_id, turn_id = self._ids
+        name = self.plan.name if self.plan else "adata"
+        return Turn(
+            request=self.request.text,
+            session_id=session_id,
+            turn_id=turn_id,
+            status=status,
+            answer="",
+            plan=self.plan,
+            code=self.plan.code if self.plan else "",
+            steps=tuple(self.steps),
+            effects=self.effects,
+            sandbox=self.sandbox,
+            data_name=name,
+            data=self.request.namespace.get(name),
+            duration=time.monotonic() - self._started,
+        )
+
+
+def counted(number: int, thing: str) -> str:
+    """A number with its noun."""
+    return f"{number} {thing}{'s' * (number != 1)}"

@@ -1,0 +1,43 @@
+"""A session over a fake executor, with all its files in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ovagent_jupyter.agent.recorder import Recorder
+from ovagent_jupyter.agent.session import AgentSession
+from ovagent_jupyter.config.schema import AgentConfig
+from ovagent_jupyter.events import AgentEvent
+from ovagent_jupyter.execution.executor import Executor
+from ovagent_jupyter.storage.history import SessionHistory
+from ovagent_jupyter.storage.redaction import Redactor
+from ovagent_jupyter.storage.session_log import SessionLog
+from ovagent_jupyter.storage.session_notebook import SessionNotebook
+
+Build = Callable[..., AgentSession]
+
+
+@pytest.fixture
+def events() -> list[AgentEvent]:
+    """What the session told."""
+    return []
+
+
+@pytest.fixture
+def build(tmp_path: Path, events: list[AgentEvent]) -> Build:
+    """Builds a session over an executor."""
+
+    def make(executor: Executor, config: AgentConfig | None = None) -> AgentSession:
+        redactor = Redactor({"SOME_API_KEY": "planted-secret-value"})
+        recorder = Recorder(
+            SessionLog(tmp_path, "s1", redactor),
+            SessionNotebook(tmp_path, "s1", redactor),
+            SessionHistory(tmp_path / "history.jsonl", redactor=redactor),
+            "offline",
+        )
+        return AgentSession("s1", config or AgentConfig(), executor, recorder, events.append)
+
+    return make

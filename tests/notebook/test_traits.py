@@ -1,0 +1,66 @@
+"""Settings made as traitlets: the user's own profile may loosen, a notebook may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from ovagent_jupyter.config.schema import FIELDS, AgentConfig
+from ovagent_jupyter.errors import ConfigError
+from ovagent_jupyter.notebook.magics import OVAgent
+
+PROFILE = {"sandbox_processes": 300, "sandbox_read": ["/usr"], "sandbox_memory": "1G"}
+
+
+@pytest.fixture
+def magics(home: object) -> Iterator[OVAgent]:
+    """The magics in an IPython whose profile sets something."""
+    made = OVAgent(InteractiveShell(config=Config({"OVAgent": PROFILE})))
+    yield made
+    made.close()
+
+
+def test_every_setting_is_a_traitlet_with_the_same_default(home: object) -> None:
+    made = OVAgent(InteractiveShell())
+    assert {row.name for row in FIELDS} == set(made.trait_names(config=True))
+    assert made.set_traits() == {}
+    settings = made.face.runtime.settings({name: getattr(made, name) for name in REAL_DEFAULTS})
+    assert settings.config == AgentConfig()
+    made.close()
+
+
+REAL_DEFAULTS = tuple(
+    row.name
+    for row in FIELDS
+    if row.name not in {"storage_dir", "sandbox_memory", "sandbox_file_size"}
+)
+"""Of the others, empty text stands for the default."""
+
+
+def test_the_profile_may_loosen(magics: OVAgent) -> None:
+    assert magics.set_traits() == {}
+    settings = magics.face.runtime.settings(magics.set_traits())
+    assert settings.config.sandbox.processes == 300
+    assert str(settings.provenance["sandbox_processes"]) == "profile"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sandbox_processes", 301), ("sandbox_read", ["/var"]), ("sandbox_memory", "")],
+)
+def test_a_notebook_may_not_go_beyond_the_profile(
+    magics: OVAgent, name: str, value: object
+) -> None:
+    setattr(magics, name, value)
+    with pytest.raises(ConfigError, match=name):
+        magics.face.runtime.settings(magics.set_traits())
+
+
+@pytest.mark.parametrize(("name", "value"), [("sandbox_processes", 256), ("sandbox_read", [])])
+def test_a_notebook_may_tighten_the_profile(magics: OVAgent, name: str, value: object) -> None:
+    setattr(magics, name, value)
+    settings = magics.face.runtime.settings(magics.set_traits())
+    assert str(settings.provenance[name]) == "traitlets"
