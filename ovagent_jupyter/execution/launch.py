@@ -101,7 +101,13 @@ class ConfinedProcess:
             ConfinementError: Its interpreter cannot be asked for its packages.
         """
         options = self.options
-        environment, grants = await asyncio.to_thread(self._prepare, address.file)
+        preparing = asyncio.ensure_future(asyncio.to_thread(self._prepare, address.file))
+        try:
+            environment, grants = await asyncio.shield(preparing)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped, and would fill the folders after they were removed.
+            await asyncio.wait([preparing])
+            raise
         listeners = address.listen()
         try:
             keep = tuple(each.fileno() for each in listeners)

@@ -67,7 +67,7 @@ class ChildProcess:
                 file.write(json.dumps(plan).encode())
                 file.seek(0)
                 passed = (file.fileno(), lifeline, status)
-                command = [sys.executable, "-I", "-S", "-B", str(LAUNCHER), *map(str, passed)]
+                command = [sys.executable, "-I", "-S", str(LAUNCHER), *map(str, passed)]
                 self._popen = subprocess.Popen(
                     command,
                     env={name: environment[name] for name in PASSED if name in environment},
@@ -113,6 +113,14 @@ class ChildProcess:
     def running(self) -> bool:
         """Whether it has not ended; an ended one is not reaped by asking."""
         return self._popen.returncode is None and not _has_ended(self._popen)
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, as ``subprocess`` says it: a signal is negative; None while it runs."""
+        if self.running:
+            return None
+        how, number = self._end or ("signal", signal.SIGKILL)
+        return number if how == "code" else -number
 
     @property
     def tail(self) -> str:

@@ -67,18 +67,21 @@ def test_server_extension_is_enabled_and_valid(clean: Environment, tmp_path: Pat
     assert "OK" in after.split("enabled", 1)[0], listed
 
 
-def test_kernelspec_starts_a_kernel_for_any_client(clean: Environment, tmp_path: Path) -> None:
+def test_kernelspec_starts_a_confined_kernel_for_any_client(
+    clean: Environment, tmp_path: Path
+) -> None:
     code = (
         "from jupyter_client.manager import start_new_kernel\n"
         "km, kc = start_new_kernel(kernel_name='ovagent-sandbox')\n"
         "try:\n"
-        "    reply = kc.execute_interactive('print(6 * 7)', timeout=60)\n"
+        "    look = 'print(\\'Seccomp:\\\\t2\\' in open(\\'/proc/self/status\\').read(), 6 * 7)'\n"
+        "    reply = kc.execute_interactive(look, timeout=60)\n"
         "    print('reply:', reply['content']['status'])\n"
         "finally:\n"
         "    kc.stop_channels(); km.shutdown_kernel(now=True)\n"
     )
     shown = in_folder(clean, tmp_path, code).splitlines()
-    assert {"42", "reply: ok"} <= set(shown)
+    assert {"True 42", "reply: ok"} <= set(shown)
 
 
 def test_load_ext_from_the_wheel(clean: Environment, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+from ovagent_jupyter.errors import ConfinementError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
@@ -30,20 +32,6 @@ VICTIM_FIRST = "500"
 """When memory runs out for the whole machine, the kernel takes the child before the notebook."""
 
 
-class Refused(Exception):  # noqa: N818 - never leaves the supervisor; told as a line of status
-    """A step could not be done.
-
-    Args:
-        stage: Which one.
-        why: What the system said.
-    """
-
-    def __init__(self, stage: str, why: str) -> None:
-        super().__init__(why)
-        self.stage = stage
-        self.why = why
-
-
 def reset_signals() -> None:
     """Undo what is inherited: a notebook kernel ignores SIGINT between its cells."""
     for number in range(1, signal.NSIG):
@@ -59,7 +47,7 @@ def become_guest(plan: Plan) -> dict[str, str]:
     """Confine this process as planned and report what holds, tried from inside.
 
     Raises:
-        Refused: A step could not be done.
+        ConfinementError: A step could not be done; names it.
     """
     layers = plan["layers"]
     reset_signals()
@@ -96,7 +84,10 @@ def _confine_linux(plan: Plan, layers: dict[str, Any]) -> None:
         profile = seccomp.profile_for(
             namespaces=layers["namespaces"], landlock_abi=layers["landlock"], own_pid=os.getpid()
         )
-        program = seccomp.build_filter(linux.machine(), profile)
+        try:
+            program = seccomp.build_filter(linux.machine(), profile)
+        except OSError as error:
+            raise ConfinementError("seccomp", why=str(error)) from error
         _step("seccomp", seccomp.install, program)
 
 
@@ -122,7 +113,7 @@ def _step(stage: str, action: Any, *arguments: object) -> None:
     try:
         action(*arguments)
     except OSError as error:
-        raise Refused(stage, str(error)) from error
+        raise ConfinementError(stage, why=str(error)) from error
 
 
 def _limit(number: int, soft: int, hard: int) -> None:
@@ -133,7 +124,7 @@ def _limit(number: int, soft: int, hard: int) -> None:
     try:
         resource.setrlimit(number, (soft, hard))
     except (OSError, ValueError) as error:
-        raise Refused(f"limit {number}", str(error)) from error
+        raise ConfinementError(f"limit {number}", why=str(error)) from error
 
 
 def _lower(one: int, other: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import time
 from collections.abc import Collection, Generator, Sequence
 
@@ -22,9 +23,9 @@ DEEPEST = 128
 CLOCK_SLACK = 1.0
 """Seconds by which the clock of a file system may be behind."""
 FOLDERS_REST = 1.0
-OPEN_REST = 0.25
+OPEN_REST = 0.05
 """Seconds between two looks; files without a name can be memory, which fills faster."""
-MAPS_EVERY = 8
+MAPS_EVERY = 20
 """Of so many looks at what is open, one looks at what is mapped and not open."""
 OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -62,23 +63,29 @@ class FolderUse:
         self._present = Written()
         self._rounds = Rounds(self._walk, FOLDERS_REST)
         self._one_each = _one_each_device(directories)
-        self.free_at_first = self._free_at_last = self.free()
+        self._free_at_last, self._names_at_last = self._free()
+        self.free_at_first = self._free_at_last
 
     @property
     def devices(self) -> frozenset[int]:
         """The file systems on which the directories lie."""
         return frozenset(self._one_each)
 
-    def look(self, now: float, budget: float, room: float) -> Written:
+    def look(self, now: float, budget: float, room: float, names: float) -> Written:
         """Look on for a while; the last complete sums, or the present ones where they are higher.
+
+        Ten times the budget is used when the file systems have lost more since the last complete
+        look than what is left of the caps, whoever took it.
 
         Args:
             now: The monotonic time.
-            budget: Seconds that this may take, about.
-            room: Bytes that may still be written; ten times the budget is used when the file
-                systems have lost more since the last complete look, whoever took it.
+            budget: Seconds of CPU that this may take, about.
+            room: Bytes that may still be written.
+            names: Entries that may still be made.
         """
-        hurry = self._free_at_last - self.free() > room
+        free, free_names = self._free()
+        taken, taken_names = self._free_at_last - free, self._names_at_last - free_names
+        hurry = taken > room or taken_names > names
         self._rounds.go_on(now, budget * 10 if hurry else budget, hurry=hurry)
         higher = Written()
         higher.bytes = max(self._whole.bytes, self._present.bytes)
@@ -88,20 +95,25 @@ class FolderUse:
 
     def free(self) -> int:
         """Bytes free on the file systems of the directories."""
-        free = 0
+        return self._free()[0]
+
+    def _free(self) -> tuple[int, int]:
+        """Bytes, and numbers of files, that are free."""
+        free = names = 0
         for directory in self._one_each.values():
             try:
                 about = os.statvfs(directory)
             except OSError:
                 continue
             free += about.f_bavail * about.f_frsize
-        return free
+            names += about.f_favail
+        return free, names
 
     def _walk(self) -> Generator[None]:
         # A clock that is set back must not make new files old.
         lived = time.monotonic() - self._made
         since = min(self._since, time.time() - lived - CLOCK_SLACK)
-        free = self.free()
+        free, names = self._free()
         sums = self._present = Written()
         seen: set[tuple[int, int]] = set()
         stack: list[OpenDirectory] = []
@@ -123,7 +135,7 @@ class FolderUse:
         finally:
             while stack:
                 _leave(stack)
-        self._whole, self._free_at_last = sums, free
+        self._whole, self._free_at_last, self._names_at_last = sums, free, names
 
 
 class OpenFileUse:
@@ -240,9 +252,11 @@ def _one_each_device(directories: Sequence[str]) -> dict[int, str]:
 
 def _memory_device() -> int:
     """The file system that the system keeps for memory with a descriptor."""
+    if sys.platform != "linux":
+        return -1
     try:
         descriptor = os.memfd_create("device")
-    except (AttributeError, OSError):
+    except OSError:
         return -1
     try:
         return os.fstat(descriptor).st_dev

@@ -1,6 +1,6 @@
 """Starts one child kernel, confines it before it runs anything, and ends all of it with us.
 
-Run as a script by the parent: ``python -I -S -B launcher.py PLAN LIFELINE STATUS``, three numbers
+Run as a script by the parent: ``python -I -S launcher.py PLAN LIFELINE STATUS``, three numbers
 of descriptors. It reads the plan (JSON, see ``confinement.py``) from the first, ends the child when
 the second does, and writes what happens to the third, one JSON object a line.
 
@@ -26,7 +26,8 @@ for _ in range(3):
     _ROOT = os.path.dirname(_ROOT)
 sys.path.append(_ROOT)
 
-from ovagent_jupyter.execution.sandbox import confine  # noqa: E402 - found by the line above
+from ovagent_jupyter.errors import ConfinementError  # noqa: E402 - found by the line above
+from ovagent_jupyter.execution.sandbox import confine  # noqa: E402
 from ovagent_jupyter.execution.sandbox.cgroup import open_cgroup  # noqa: E402
 from ovagent_jupyter.execution.sandbox.process_tree import kill_tree  # noqa: E402
 from ovagent_jupyter.execution.sandbox.watchdog import Watchdog  # noqa: E402
@@ -60,10 +61,6 @@ class Status:
             return
 
 
-class _Stop(Exception):  # noqa: N818 - control flow of this process alone
-    """The parent wants the child ended, or is gone."""
-
-
 def main(arguments: list[str]) -> int:
     """Read the plan, start and confine the child, and stay until it ends."""
     plan_end, lifeline, status_end = (int(each) for each in arguments)
@@ -81,11 +78,9 @@ def main(arguments: list[str]) -> int:
         supervisor.start()
         confine.close_all_but({0, 1, 2, lifeline, status_end, waker, wake, *supervisor.descriptors})
         return supervisor.stay(lifeline, waker, parent)
-    except confine.Refused as error:
-        status.tell(event="failed", stage=error.stage, why=error.why)
+    except ConfinementError as error:
+        status.tell(event="failed", stage=error.what, why=error.why)
         return INIT_FAILED
-    except _Stop:
-        return 0
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         supervisor.end_all()
@@ -116,10 +111,10 @@ class Supervisor:
         """Make the child's process, with everything that holds it.
 
         Raises:
-            Refused: The level cannot be set up.
+            ConfinementError: The level cannot be set up.
         """
         if self._namespaces and sys.platform != "linux":
-            raise confine.Refused("namespaces", "Only Linux has them.")
+            raise ConfinementError("namespaces", why="Only Linux has them.")
         if sys.platform == "linux":
             from ovagent_jupyter.execution.sandbox import linux
 
@@ -215,14 +210,16 @@ def _run_init(plan: Plan, status: Status) -> NoReturn:
         _attempt("root", namespaces.enter_root, plan)
         _attempt("capabilities", linux.drop_capabilities)
         _attempt("no_new_privs", linux.forbid_new_privileges)
-    except confine.Refused as error:
-        status.tell(event="failed", stage=error.stage, why=error.why)
+    except ConfinementError as error:
+        status.tell(event="failed", stage=error.what, why=error.why)
         os._exit(INIT_FAILED)
     guest = os.fork()
     if guest == 0:
         _run_guest(plan, status)
     signal.signal(signal.SIGINT, lambda *_: _interrupt(guest))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Its descriptor is closed next, and Python would complain of it on the child's last words.
+    signal.set_wakeup_fd(-1)
     confine.close_all_but({0, 1, 2, status.descriptor})
     while True:
         try:
@@ -244,8 +241,8 @@ def _run_guest(plan: Plan, status: Status) -> NoReturn:
         os.execve(  # noqa: S606 - no shell: the program and its arguments are ours
             plan["command"][0], plan["command"], plan["environment"]
         )
-    except confine.Refused as error:
-        status.tell(event="failed", stage=error.stage, why=error.why)
+    except ConfinementError as error:
+        status.tell(event="failed", stage=error.what, why=error.why)
     except BaseException as error:  # noqa: BLE001 - whatever it is, nothing may run on from here
         status.tell(event="failed", stage="start", why=f"{type(error).__name__}: {error}")
     os._exit(INIT_FAILED)
@@ -255,7 +252,7 @@ def _attempt(stage: str, action: Any, *arguments: object) -> None:
     try:
         action(*arguments)
     except OSError as error:
-        raise confine.Refused(stage, str(error)) from error
+        raise ConfinementError(stage, why=str(error)) from error
 
 
 def _tell_end(status: Status, code: int) -> None:
@@ -280,8 +277,9 @@ def _kill(pid: int) -> None:
         return
 
 
-def _on_stop(*_: object) -> None:
-    raise _Stop
+def _on_stop(*_: object) -> NoReturn:
+    """The parent wants the child ended."""
+    sys.exit(0)
 
 
 def _drain(descriptor: int) -> None:

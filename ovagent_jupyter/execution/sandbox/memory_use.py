@@ -9,10 +9,15 @@ import os
 import time
 from collections.abc import Collection
 
-from ovagent_jupyter.execution.sandbox.process_tree import Process, process_of, read_bytes
+from ovagent_jupyter.execution.sandbox.process_tree import (
+    HAS_PROC,
+    PAGE,
+    Process,
+    process_of,
+    read_bytes,
+)
 
 KIB = 1024
-PAGE = os.sysconf("SC_PAGE_SIZE")
 EXACT_REST = 0.3
 """Seconds between two exact looks; each holds up the processes that it looks at."""
 EXACT_RESTS = 10
@@ -85,9 +90,9 @@ def _shares(process: Process) -> tuple[int, int]:
     """Bytes of a process, shared pages divided: what is its own or a file's, and shared memory."""
     text = _read(f"/proc/{process.pid}/smaps_rollup")
     if not text:
-        # Ended, or it does not let us see: then the bound is what it gets.
-        now = process_of(process.pid)
-        return (now.resident * PAGE if now is not None else 0), 0
+        # Ended, or it cannot be seen: then the bound is what it gets.
+        ended = HAS_PROC and process_of(process.pid) is None
+        return (0 if ended else process.resident * PAGE), 0
     shared = _kib_of(text, b"Pss_Shmem:")
     return (_kib_of(text, b"Pss:") + _kib_of(text, b"SwapPss:") - shared) * KIB, shared * KIB
 

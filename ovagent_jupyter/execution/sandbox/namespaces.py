@@ -55,6 +55,8 @@ DEVICE_LINKS = {
 OWN_PID_MAX_SINCE = (6, 14)
 """Linux from which ``pid_max`` belongs to a pid namespace; before, it is the machine's."""
 LEAST_PID_MAX = 1024
+PAGE = 4096
+"""Bytes; where pages are larger, the bound on System V memory is looser by as much."""
 
 
 def separate() -> None:
@@ -105,6 +107,7 @@ def enter_root(plan: Plan) -> None:
     os.makedirs(base + "/proc", exist_ok=True)
     _mount("proc", base + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     _bound_processes(base + "/proc/sys", int(plan["limits"]["processes"]))
+    _try_to_tell(base + "/proc/sys/kernel/shmall", str(plan["shared_memory"] // PAGE))
     _read_only(base + "/proc")
     os.chdir(base)
     system_call(SYS_PIVOT_ROOT[machine()], b".", b".")
@@ -131,6 +134,9 @@ def _bring(base: str, path: str, kind: str) -> None:
     _mount(path, place, "", MS_BIND | MS_REC)
     if kind == "read":
         _read_only(place)
+    elif kind == "device":
+        # A device on it can still be written to; its mode and times cannot be changed.
+        _set_attributes(place, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID)
     elif kind == "write":
         _set_attributes(place, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 

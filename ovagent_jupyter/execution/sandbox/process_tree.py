@@ -1,6 +1,7 @@
 """The processes below one process: who they are, what they have used, and their end.
 
-Read from /proc, whose files proc(5) describes. Imported by the supervisor: cheap modules only.
+Read from /proc, whose files proc(5) describes; macOS has none, there ps(1) is asked. Imported by
+the supervisor: cheap modules only.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
 
@@ -24,15 +26,14 @@ DEAD = frozenset("ZXx")
 """States of a process that has ended; Z waits for its parent to take note."""
 STOPPED = frozenset("Tt") | DEAD
 CHUNK = 1 << 16
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+HAS_PROC = os.path.exists("/proc/self/stat")
+PS = ["/bin/ps", "-axo", "pid=,ppid=,pgid=,stat=,rss=,time="]
 
 
 class Process:
-    """One process at the moment of the look.
-
-    Args:
-        pid: Its number.
-        fields: The fields of /proc/PID/stat from the third on.
-    """
+    """One process at the moment of the look."""
 
     __slots__ = (
         "cpu",
@@ -46,19 +47,31 @@ class Process:
         "threads",
     )
 
-    def __init__(self, pid: int, fields: list[bytes]) -> None:
+    def __init__(
+        self,
+        pid: int,
+        state: str,
+        parent: int,
+        group: int,
+        *,
+        cpu: int,
+        ended_cpu: int = 0,
+        threads: int = 1,
+        started: int = 0,
+        resident: int,
+    ) -> None:
         self.pid = pid
-        self.state = fields[0].decode("ascii", "replace")
-        self.parent = int(fields[1])
-        self.group = int(fields[2])
-        self.cpu = int(fields[11]) + int(fields[12])
+        self.state = state
+        self.parent = parent
+        self.group = group
+        self.cpu = cpu
         """Clock ticks of its own."""
-        self.ended_cpu = int(fields[13]) + int(fields[14])
+        self.ended_cpu = ended_cpu
         """Clock ticks of children that have ended and been waited for, and of theirs."""
-        self.threads = int(fields[17])
-        self.started = int(fields[19])
+        self.threads = threads
+        self.started = started
         """Clock ticks after the start of the machine; with the number it names a process."""
-        self.resident = int(fields[21])
+        self.resident = resident
         """Pages in memory, shared ones included."""
 
     @property
@@ -87,10 +100,61 @@ def process_of(pid: int) -> Process | None:
     """A process, or None when there is none of that number."""
     try:
         # The name of the program, in parentheses, can hold anything, parentheses too.
-        text = read_bytes(f"/proc/{pid}/stat").rpartition(b")")[2]
-        return Process(pid, text.split())
+        fields = read_bytes(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        return Process(
+            pid,
+            fields[0].decode("ascii", "replace"),
+            int(fields[1]),
+            int(fields[2]),
+            cpu=int(fields[11]) + int(fields[12]),
+            ended_cpu=int(fields[13]) + int(fields[14]),
+            threads=int(fields[17]),
+            started=int(fields[19]),
+            resident=int(fields[21]),
+        )
     except (OSError, ValueError, IndexError):
         return None
+
+
+def all_processes() -> Iterator[Process]:
+    """Every process of the machine that this one may see."""
+    if not HAS_PROC:
+        yield from _told_by_ps()
+        return
+    for name in os.listdir("/proc"):
+        process = process_of(int(name)) if name.isdecimal() else None
+        if process is not None:
+            yield process
+
+
+def _told_by_ps() -> Iterator[Process]:
+    reading, writing = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, writing, 1), (os.POSIX_SPAWN_CLOSE, reading)]
+    teller = os.posix_spawn(PS[0], PS, {"LC_ALL": "C"}, file_actions=actions)
+    os.close(writing)
+    with open(reading, "rb") as told:
+        lines = told.read().splitlines()
+    os.waitpid(teller, 0)
+    for line in lines:
+        pid, parent, group, state, resident, cpu = line.split()
+        if int(pid) != teller:
+            yield Process(
+                int(pid),
+                state[:1].decode("ascii"),
+                int(parent),
+                int(group),
+                cpu=round(_seconds(cpu) * TICKS),
+                resident=int(resident) * 1024 // PAGE,
+            )
+
+
+def _seconds(text: bytes) -> float:
+    """Seconds of ``[[days-]hours:]minutes:seconds``."""
+    days, _, rest = text.rpartition(b"-")
+    total = float(days or 0) * 24
+    for part in rest.split(b":"):
+        total = total * 60 + float(part)
+    return total
 
 
 class Tree:
@@ -130,10 +194,8 @@ class Tree:
     def _by_parents(self) -> dict[int, Process]:
         """The same without the lists: every process of the machine is asked for its parent."""
         below: dict[int, list[Process]] = {}
-        for name in os.listdir("/proc"):
-            process = process_of(int(name)) if name.isdecimal() else None
-            if process is not None:
-                below.setdefault(process.parent, []).append(process)
+        for process in all_processes():
+            below.setdefault(process.parent, []).append(process)
         found: dict[int, Process] = {}
         ahead = below.get(self._root, [])
         while ahead and len(found) < MANY:
@@ -215,17 +277,18 @@ def _signal(process: Process, number: int) -> None:
     """Send a signal to exactly this process: its number may be another's by now."""
     if process.pid <= 1 or process.pid == os.getpid():
         return
+    descriptor = -1
     try:
-        descriptor = os.pidfd_open(process.pid)
+        if sys.platform == "linux":
+            descriptor = os.pidfd_open(process.pid)
     except OSError as error:
         if error.errno == errno.ESRCH:
-            return
-        descriptor = -1  # before Linux 5.3, or no descriptor is free
+            return  # else: before Linux 5.3, or no descriptor is free
     try:
         now = process_of(process.pid)
-        if now is None or now.started != process.started:
+        if HAS_PROC and (now is None or now.started != process.started):
             return
-        if descriptor >= 0:
+        if sys.platform == "linux" and descriptor >= 0:
             signal.pidfd_send_signal(descriptor, number)
         else:
             os.kill(process.pid, number)

@@ -129,6 +129,11 @@ class SeccompProfile:
         self.refuse_truncate = refuse_truncate
 
 
+SCOPED_SIGNALS = 6
+TRUNCATE = 3
+"""The Landlock ABI that brought it: landlock(7)."""
+
+
 def profile_for(*, namespaces: bool, landlock_abi: int, own_pid: int) -> SeccompProfile:
     """The profile that closes what the other layers leave open."""
     return SeccompProfile(
@@ -137,11 +142,6 @@ def profile_for(*, namespaces: bool, landlock_abi: int, own_pid: int) -> Seccomp
         limit_signals=not namespaces and landlock_abi < SCOPED_SIGNALS,
         refuse_truncate=not namespaces and landlock_abi < TRUNCATE,
     )
-
-
-SCOPED_SIGNALS = 6
-TRUNCATE = 3
-"""The Landlock ABI that brought it: landlock(7)."""
 
 
 def build_filter(machine: str, profile: SeccompProfile) -> bytes:

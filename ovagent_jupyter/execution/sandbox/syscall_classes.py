@@ -35,8 +35,8 @@ vfork vmsplice wait4 waitid write writev
 REFUSED = """
 acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module fanotify_init
 fanotify_mark finit_module fsconfig fsmount fsopen fspick init_module ioperm iopl kcmp
-kexec_file_load kexec_load keyctl lookup_dcookie mount mount_setattr move_mount name_to_handle_at nfsservctl
-open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root process_madvise
+kexec_file_load kexec_load keyctl lookup_dcookie mount mount_setattr move_mount name_to_handle_at
+nfsservctl open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root process_madvise
 process_mrelease process_vm_readv process_vm_writev ptrace quotactl quotactl_fd reboot request_key
 sched_setattr setdomainname setfsgid setfsuid setgid setgroups sethostname setns setregid setresgid
 setresuid setreuid settimeofday setuid swapoff swapon syslog umount2 unshare userfaultfd vhangup

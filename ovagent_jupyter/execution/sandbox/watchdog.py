@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ovagent_jupyter.execution.sandbox.disk_use import DEEPEST, FolderUse, OpenFileUse
 from ovagent_jupyter.execution.sandbox.memory_use import MemoryUse
-from ovagent_jupyter.execution.sandbox.process_tree import Process, Tree
+from ovagent_jupyter.execution.sandbox.process_tree import HAS_PROC, TICKS, Process, Tree
 
 PAUSE = 0.1
 SHORT_PAUSE = 0.03
@@ -26,7 +26,8 @@ BYTES_PER_FILE = 16 * 1024
 """A file without content takes space as well; so many bytes of the cap allow one more."""
 RESERVE = 256 << 20
 """Bytes of free space under which a disk is full."""
-TICKS = os.sysconf("SC_CLK_TCK")
+ASKING_PAUSE = 1.0
+"""The same where a look takes a program."""
 
 Breach = tuple[str, float, float]
 """Name of the limit, what is allowed, what was used."""
@@ -58,7 +59,7 @@ class Watchdog:
         self._memory = MemoryUse(limits["memory"], apart=bool(exclude))
         self._cpu = CpuUse()
         self._room = limits["disk"]
-        self._files = max(LEAST_FILES, int(limits["disk"]) // BYTES_PER_FILE)
+        self._files = self._names = max(LEAST_FILES, int(limits["disk"]) // BYTES_PER_FILE)
         self.pause = PAUSE
         """Seconds until the next look should be taken."""
 
@@ -71,6 +72,8 @@ class Watchdog:
         guests = self._tree.look()
         spent = self._cpu.look(guests, self._tree.excluded())
         self.pause = PAUSE if self._cpu.rose else LONG_PAUSE
+        if not HAS_PROC:
+            self.pause = ASKING_PAUSE
         return (
             self._over("processes", len(guests))
             or self._over("cpu_time", spent)
@@ -84,9 +87,10 @@ class Watchdog:
 
     def _look_at_disk(self, now: float) -> Breach | None:
         folders = self._folders
-        written = folders.look(now, BUDGET, self._room)
+        written = folders.look(now, BUDGET, self._room, self._names)
         used = written.bytes + self._open.disk
         self._room = max(0, self._limits["disk"] - used)
+        self._names = max(0, self._files - written.entries)
         breach = self._over("disk", used)
         if breach is not None:
             return breach
@@ -107,7 +111,7 @@ class Watchdog:
             return None
         if used > cap:
             return name, cap, used
-        if used > cap * NEAR:
+        if used > cap * NEAR and HAS_PROC:
             self.pause = SHORT_PAUSE
         return None
 

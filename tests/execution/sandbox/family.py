@@ -32,6 +32,8 @@ while True:
 """What the supervisor is to its guests: it inherits those whose parents have gone."""
 
 READY = "open('ready', 'w').close()\n"
+FILL = "held = bytearray(b'x') * (300 << 20)\n"
+BURN = "import time\nwhile time.process_time() < {seconds}: pass\n"
 STAY = "import signal\nwhile True: signal.pause()\n"
 
 
@@ -79,3 +81,7 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+Raise = Callable[[str], Family]
+"""Starts a guest that runs some code, and waits until it is ready."""

@@ -1,4 +1,4 @@
-"""Puts the filter on itself and becomes another program: python filtered.py LEVEL ABI COMMAND…"""
+"""Puts the filter on itself and becomes another program: its level, an ABI, and a command."""
 
 from __future__ import annotations
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from ovagent_jupyter.config.sandbox import SandboxSpec
-from ovagent_jupyter.errors import ConfinementError
+from ovagent_jupyter.errors import ConfigError, ConfinementError
 from ovagent_jupyter.execution.executor import ExecutionStatus, Isolation
 from ovagent_jupyter.execution.launch import LaunchOptions
 from ovagent_jupyter.execution.sandbox import landlock
@@ -218,3 +219,75 @@ async def test_the_probe_agrees_with_what_starts() -> None:
 
 def test_every_level_has_its_list() -> None:
     assert REQUIRED.keys() == {*CONFINED, Isolation.PROCESS}
+
+
+FULL = """
+import asyncio, pathlib, sys, tempfile
+from ovagent_jupyter.errors import ConfigError, ConfinementError
+from ovagent_jupyter.execution.executor import Isolation
+from ovagent_jupyter.execution.kernel import KernelExecutor
+from ovagent_jupyter.execution.launch import LaunchOptions
+
+full = pathlib.Path(tempfile.gettempdir())
+try:
+    (full / "fill").write_bytes(bytes(1 << 20))
+except OSError:
+    pass
+before = sorted(full.iterdir())
+executor = KernelExecutor(
+    isolation=Isolation[sys.argv[1]],
+    options=LaunchOptions(run_dir=pathlib.Path(sys.argv[2])),
+)
+try:
+    asyncio.run(executor.start())
+except ConfinementError as error:
+    print(error.cause, error)
+print(sorted(full.iterdir()) == before)
+"""
+
+
+@pytest.mark.parametrize("level", CONFINED, ids=lambda level: level.name.lower())
+def test_no_space_for_the_private_folder(level: Isolation, tmp_path: Path) -> None:
+    """On a file system of its own that is full to the last byte and the last file."""
+    full = tmp_path / "full"
+    full.mkdir()
+    if not offers(Isolation.NAMESPACES):
+        pytest.skip("the host lets nobody mount a small file system")
+    mount = f"mount -t tmpfs -o size=64k,nr_inodes=6 tmpfs {full}"
+    told = subprocess.run(
+        [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            f'{mount} && exec "$@"',
+            "sh",
+            sys.executable,
+            "-c",
+            FULL,
+            level.name,
+            str(tmp_path / "r"),
+        ],
+        env={**os.environ, "TMPDIR": str(full), "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said, clean = told.stdout.rsplit("\n", 2)[:2]
+    assert said.startswith("setup_failed"), told
+    assert "No space left on device" in said
+    assert "Next:" in said
+    assert clean == "True"
+
+
+async def test_a_grant_that_is_gone_when_the_child_starts(tmp_path: Path) -> None:
+    given = tmp_path / "data.h5ad"
+    given.touch()
+    options = LaunchOptions(spec=SandboxSpec(read=(given,)))
+    given.unlink()
+    executor = Kernel(isolation=Isolation.NAMESPACES, options=options)
+    with pytest.raises(ConfigError, match=r"data\.h5ad"):
+        await executor.start()
+    assert not executor.alive

@@ -11,6 +11,7 @@ import pytest
 from ovagent_jupyter.config.sandbox import SandboxSpec
 from ovagent_jupyter.execution.executor import Isolation
 from ovagent_jupyter.execution.launch import LaunchOptions
+from ovagent_jupyter.execution.sandbox.probe import probe
 from ovagent_jupyter.omics.rendering import PRELUDE
 from ovagent_jupyter.omics.step import STEPS
 from tests.conformance.test_steps import CASES, around, prepared
@@ -181,8 +182,20 @@ def analysed() -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-async def test_every_step_goes(level: Isolation, analysed: Any, tmp_path: Path) -> None:
-    """Each of the steps, in one child, on the data that it declares to read."""
+async def test_every_step_goes(analysed: Any, tmp_path: Path) -> None:
+    """Each of the steps, in one child of the strongest level."""
+    await every_step_goes((await probe()).strongest, analysed, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("default")
+async def test_every_step_goes_without_namespaces(analysed: Any, tmp_path: Path) -> None:
+    """The same at level ``confined``, which many containers have."""
+    await every_step_goes(Isolation.CONFINED, analysed, tmp_path)
+
+
+async def every_step_goes(level: Isolation, analysed: Any, tmp_path: Path) -> None:
+    """Run each step on the data that it declares to read."""
     files = tmp_path / "files"
     files.mkdir()
     options = LaunchOptions(spec=SandboxSpec(read=(files,)))

@@ -14,8 +14,8 @@ import zmq.asyncio
 from jupyter_client.session import Session
 
 from ovagent_jupyter.execution.connection import Address
-from ovagent_jupyter.execution.sandbox.conversation import Conversation
-from ovagent_jupyter.execution.sandbox.relay import PORTS, Relay
+from ovagent_jupyter.execution.kernelspec.conversation import Conversation
+from ovagent_jupyter.execution.kernelspec.relay import PORTS, Relay
 from ovagent_jupyter.execution.zmtp import LARGEST_MESSAGE
 
 OUTER = b"o" * 32

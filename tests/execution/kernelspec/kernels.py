@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-from ovagent_jupyter.execution.sandbox.provisioner import SandboxProvisioner
+from ovagent_jupyter.execution.kernelspec.provisioner import SandboxProvisioner
 
 KERNEL = "ovagent-sandbox"
+PATIENCE = 60
 SPECS = Path(__file__).parents[3] / "jupyter-config"
 """As an entry of JUPYTER_PATH: the kernelspec of this checkout, not the one installed last."""
 STATUS = (
@@ -69,3 +72,46 @@ def traces_of(manager: KernelManager) -> Traces:
         places.append(folders.parcels)
     assert all(path.exists() for path in places)
     return Traces(tuple(places), kernel.process.pid)
+
+
+class Client:
+    """A manager with its client, as a notebook server or ``jupyter console`` has them."""
+
+    def __init__(self, spec: str = KERNEL) -> None:
+        self.manager = KernelManager(kernel_name=spec)
+        self._client: BlockingKernelClient | None = None
+
+    def start(self) -> None:
+        self.manager.start_kernel()
+        self._client = self.manager.client()
+        self._client.start_channels()
+        self._client.wait_for_ready(timeout=PATIENCE)
+
+    @property
+    def client(self) -> BlockingKernelClient:
+        assert self._client is not None
+        return self._client
+
+    def run(
+        self, code: str, at: Callable[[str], object] | None = None
+    ) -> tuple[dict[str, object], str]:
+        """The reply's content, and all text that was shown; ``at`` hears it while it comes."""
+        texts: list[str] = []
+
+        def hear(message: dict[str, dict[str, object]]) -> None:
+            content = message["content"]
+            data = content.get("data", {})
+            texts.append(str(content.get("text", "")))
+            texts.append(data.get("text/plain", "") if isinstance(data, dict) else "")
+            texts.extend(map(str, content.get("traceback", []) or []))  # type: ignore[call-overload]
+            if at is not None:
+                at(str(content.get("text", "")))
+
+        reply = self.client.execute_interactive(code, timeout=PATIENCE, output_hook=hear)
+        return reply["content"], "".join(texts)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.stop_channels()
+        if self.manager.has_kernel:
+            self.manager.shutdown_kernel(now=True)

@@ -3,88 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from jupyter_client.session import Session
 from jupyter_kernel_test.msgspec_v5 import validate_message
 
+from ovagent_jupyter.execution.kernelspec.conversation import COLLECTED
+from ovagent_jupyter.execution.kernelspec.replies import REPLIES
 from ovagent_jupyter.execution.outputs import OutputLimits
-from ovagent_jupyter.execution.sandbox.conversation import COLLECTED, Conversation
-from ovagent_jupyter.execution.sandbox.replies import REPLIES, clean_reply
-
-Message = dict[str, Any]
-INNER, OUTER = b"i" * 32, b"o" * 32
-ROUTE = [b"client-1"]
-
-
-class Talk:
-    """A client and a kernel on either side of a conversation."""
-
-    def __init__(self, **options: Any) -> None:
-        self.client, self.kernel = Session(key=OUTER), Session(key=INNER)
-        self.between = Conversation(Session(key=INNER), Session(key=OUTER), **options)
-
-    def ask(self, kind: str = "execute_request", channel: Any = "shell", **content: Any) -> Message:
-        """Send a request; it must arrive."""
-        message = self.client.msg(kind, content or {"code": "1", "allow_stdin": True})
-        frames = self.between.request(channel, list(self.client.serialize(message, ident=ROUTE)))
-        assert frames is not None
-        route, arrived = self._read(self.kernel, frames)
-        assert route == ROUTE
-        assert arrived["header"]["msg_id"] == message["header"]["msg_id"]
-        assert arrived["content"] == message["content"]
-        return message
-
-    def answer(
-        self,
-        asked: Message | None,
-        kind: str,
-        content: Any,
-        channel: Any = "shell",
-        route: Any = None,
-    ) -> Message | None:
-        """The kernel's reply as the client reads it."""
-        parent = None if asked is None else asked["header"]
-        message = self.kernel.msg(kind, content, parent=parent)
-        frames = self.between.reply(
-            channel, list(self.kernel.serialize(message, ident=route or ROUTE))
-        )
-        if frames is None:
-            return None
-        got, reply = self._read(self.client, frames)
-        assert got == ROUTE
-        assert asked is not None
-        assert reply["parent_header"]["msg_id"] == asked["header"]["msg_id"]
-        return reply
-
-    def show(self, asked: Message | None, kind: str, content: Any) -> None:
-        """The kernel publishes something."""
-        parent = None if asked is None else asked["header"]
-        message = self.kernel.msg(kind, content, parent=parent)
-        self.between.output(list(self.kernel.serialize(message, ident=b"topic")))
-
-    def heard(self) -> list[tuple[str, Message]]:
-        """What has been published since, as the client reads it."""
-        return [(m["msg_type"], m["content"]) for m in self.heard_messages()]
-
-    def heard_messages(self) -> Iterator[Message]:
-        ready, _ = self.between.take_ready()
-        for frames in ready:
-            yield self._read(self.client, frames)[1]
-
-    def shown(self, asked: Message, kind: str, content: Any) -> list[tuple[str, Message]]:
-        self.show(asked, kind, content)
-        self.show(asked, "status", {"execution_state": "idle"})
-        return [each for each in self.heard() if each[0] != "status"]
-
-    @staticmethod
-    def _read(session: Session, frames: list[bytes]) -> tuple[list[bytes], Message]:
-        route, parts = session.feed_identities(frames)
-        return list(route), session.deserialize(parts)
+from tests.execution.kernelspec.talk import ROUTE, Talk
 
 
 @pytest.fixture
@@ -130,7 +59,7 @@ HOSTILE = {
     "execution_count": 3,
     "payload": [
         {"source": "set_next_input", "text": "rm", "replace": True},
-        {"source": "ask_exit", "keepkernel": False},
+        {"source": "ask_exit", "keepkernel": False, "data": {"text/plain": "x"}},
         {"source": "edit_magic", "filename": "/etc/passwd"},
         {"source": "page", "data": {"text/plain": "help\x1b[2J", "text/html": "<script>"}},
         17,
@@ -341,105 +270,3 @@ def test_when_the_kernel_is_gone_its_cells_say_so_and_end(talk: Talk) -> None:
         ("stream", {"name": "stderr", "text": "\n[The kernel was killed.]\n"}),
         ("status", {"execution_state": "idle"}),
     ]
-
-
-# -- whatever it says ----------------------------------------------------------------------------
-
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | FLOATS | st.text(max_size=30),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                "status ename evalue traceback payload source data metadata text/plain text/html "
-                "user_expressions matches history language_info name text transient display_id "
-                "execution_count execution_state wait prompt found code".split()
-            )
-            | st.text(max_size=8),
-            inner,
-            max_size=6,
-        )
-    ),
-    max_leaves=8,
-)
-contents = st.dictionaries(
-    st.sampled_from(
-        "status ename evalue traceback payload user_expressions execution_count matches "
-        "cursor_start cursor_end metadata found data history indent protocol_version "
-        "implementation implementation_version language_info banner help_links restart".split()
-    ),
-    json_values,
-)
-
-
-@PATIENT
-@given(st.sampled_from(sorted(set(REPLIES.values()))), contents)
-def test_every_reply_has_the_shape_that_clients_expect(kind: str, content: Message) -> None:
-    made = clean_reply(kind, content)
-    json.dumps(made, allow_nan=False)
-    session = Session(key=OUTER)
-    parent = session.msg(kind.replace("reply", "request"))
-    message = session.msg(kind, made, parent=parent)
-    frames = session.serialize(message)
-    _, parts = session.feed_identities(frames)
-    read = Session(key=OUTER).deserialize(parts)
-    validate_message(read, kind, parent["header"]["msg_id"])
-
-
-KINDS = st.sampled_from(
-    "stream display_data update_display_data execute_result error clear_output status "
-    "execute_input comm_open execute_reply input_request x".split()
-)
-
-
-@PATIENT
-@given(st.lists(st.tuples(KINDS, contents, st.booleans()), max_size=6))
-def test_nothing_a_kernel_says_breaks_the_relay(said: list[tuple[str, Any, bool]]) -> None:
-    talk = Talk()
-    asked = talk.ask()
-    for kind, content, known in said:
-        parent = asked if known else None
-        talk.answer(parent, kind, content)
-        talk.answer(parent, kind, content, channel="stdin")
-        talk.show(parent, kind, content)
-    talk.between.say("end")
-    for message in talk.heard_messages():
-        validate_message(message, message["msg_type"], message["parent_header"].get("msg_id"))
-
-
-@given(st.lists(st.binary(max_size=60), max_size=8), st.booleans())
-def test_frames_that_are_no_message_are_dropped(frames: list[bytes], delimited: bool) -> None:
-    talk = Talk()
-    talk.ask()
-    if delimited:
-        frames = [b"x", b"<IDS|MSG>", *frames]
-    assert talk.between.reply("shell", list(frames)) is None
-    assert talk.between.request("shell", list(frames)) is None
-    talk.between.output(list(frames))
-    assert talk.heard() == []
-
-
-def test_a_signed_message_with_broken_parts_is_dropped(talk: Talk) -> None:
-    asked = talk.ask()
-    whole = talk.kernel.msg("execute_reply", {"status": "ok"}, parent=asked["header"])
-    for part in ("header", "parent_header", "metadata", "content"):
-        for value in (
-            b"",
-            b"[]",
-            b'{"metadata": {"a": NaN}}',
-            b"17",
-            b'"x"',
-            b"\xff",
-            b'{"msg_id": 3}',
-            b"{" * 2000,
-        ):
-            frames = list(talk.kernel.serialize(whole))
-            place = ("header", "parent_header", "metadata", "content").index(part)
-            frames[2 + place] = value
-            frames[1] = talk.kernel.sign(frames[2:6])
-            reply = talk.between.reply("shell", frames)
-            talk.between.output(frames)
-            assert part == "metadata" or reply is None or b"execute_reply" in reply[3]
-    assert all(kind == "status" for kind, _ in talk.heard())

@@ -17,14 +17,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
-from tests.execution.sandbox.kernels import CONFINED, KERNEL, SPECS, STATUS, Traces, traces_of
+from tests.execution.kernelspec.kernels import CONFINED, KERNEL, SPECS, STATUS, Traces, traces_of
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
-    # jupyter_core keeps one event loop for each thread that calls its synchronous side.
-    pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 WORK = """
 import numpy as np, pandas as pd, scanpy as sc, matplotlib.pyplot as plt
