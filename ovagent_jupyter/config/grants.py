@@ -61,7 +61,12 @@ def check_path(kind: Kind, path: Path, home: Path, ours: Collection[Path], *, fo
         ConfigError: It is refused.
     """
     # Followed anew: what lay there when the setting was read may be a link by now.
-    path = path.resolve()
+    if path.resolve() != path:
+        raise ConfigError(
+            f"{kind} is not granted for {path}.",
+            why=f"Since the setting was read it has become a link to {path.resolve()}.",
+            next_step="See who made the link; then set the grant again.",
+        )
     if not path.exists():
         raise ConfigError(
             f"{kind} cannot be granted for {path}.",

@@ -133,7 +133,8 @@ def python_path(present: str) -> str:
     """PYTHONPATH with this package on it when it runs from a checkout."""
     root = str(Path(__file__).resolve().parents[2])
     installed = [*site.getsitepackages(), site.getusersitepackages()]
-    entries = [entry for entry in present.split(os.pathsep) if entry]
+    # The child works elsewhere: what is relative here would be another folder there.
+    entries = [str(Path(entry).absolute()) for entry in present.split(os.pathsep) if entry]
     if root not in entries and root not in {os.path.realpath(place) for place in installed}:
         entries.append(root)
     return os.pathsep.join(entries)

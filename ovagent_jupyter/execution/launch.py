@@ -31,6 +31,7 @@ from ovagent_jupyter.execution.sandbox.confinement import (
     Layers,
     missing,
     plan_grants,
+    required_of,
     seatbelt_for,
 )
 from ovagent_jupyter.execution.sandbox.grants import Grants
@@ -125,6 +126,7 @@ class ConfinedProcess:
                 environment=environment,
                 command=tuple(command(options.python, address.file)),
                 keep=keep,
+                required=() if options.layers else required_of(options.isolation),
                 seatbelt=seatbelt_for(options.isolation, grants, address.sockets),
             )
             self._process = ChildProcess(confinement.as_plan(), options.environment, keep)

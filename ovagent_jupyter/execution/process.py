@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ovagent_jupyter.execution.bundles import clean_text
 from ovagent_jupyter.execution.executor import LimitHit
 from ovagent_jupyter.execution.limits import describe
 from ovagent_jupyter.execution.release import on_loop
@@ -27,7 +28,7 @@ TAIL = 8_000
 TICK = 0.005
 REAP = 5.0
 """Seconds a killed process gets to be gone; one that hangs in the system is left to it."""
-CLEAR = 5.0
+CLEAR = 8.0
 """Seconds the supervisor gets to end all that the child has started."""
 PASSED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 """Variables without which an interpreter may not start; the supervisor needs no others."""
@@ -126,7 +127,7 @@ class ChildProcess:
     def tail(self) -> str:
         """The last of what it wrote to its own standard error."""
         self._read()
-        return self._tail.decode("utf-8", "replace").strip()
+        return clean_text(self._tail.decode("utf-8", "replace")).strip()
 
     def interrupt(self) -> None:
         """Send SIGINT to the child and to the processes of its group."""

@@ -14,6 +14,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -62,9 +63,9 @@ def place_of(environment: Mapping[str, str]) -> Path | None:
 def give(environment: Mapping[str, str], folder: Path) -> None:
     """Copy it into the folder of a child, if there is one; without, the child compiles itself."""
     place = place_of(environment)
-    if place is not None and place.is_dir():
-        # It may be replaced meanwhile, or the disk be full: a child starts without it as well.
-        with contextlib.suppress(OSError):
+    # It may be closed to us or replaced meanwhile, or the disk be full: a child starts without it.
+    with contextlib.suppress(OSError):
+        if place is not None and place.is_dir():
             shutil.copytree(place, folder, dirs_exist_ok=True)
 
 
@@ -102,11 +103,20 @@ def _keep(place: Path, made: Path) -> None:
     """Put the files of a child where children get theirs from; links are left out."""
     with tempfile.TemporaryDirectory(dir=place.parent) as temporary:
         copy = Path(temporary) / "copy"
-        for folder, _, names in os.walk(made):
+        # The child still lives: by descriptors, so that no name is a link by the time it is opened.
+        for folder, _, names, place_of_folder in os.fwalk(made):
             goal = copy / Path(folder).relative_to(made)
             goal.mkdir(mode=0o700, parents=True)
             for name in names:
-                source = Path(folder, name)
-                if source.is_file() and not source.is_symlink():
-                    shutil.copyfile(source, goal / name, follow_symlinks=False)
+                with contextlib.suppress(OSError):
+                    _copy_plain(name, place_of_folder, goal / name)
         copy.rename(place)
+
+
+def _copy_plain(name: str, folder: int, goal: Path) -> None:
+    """Copy a plain file that has one name; nothing else."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as source:
+        about = os.fstat(source.fileno())
+        if stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and about.st_size <= ROOM:
+            goal.write_bytes(source.read(about.st_size))

@@ -53,7 +53,6 @@ def become_guest(plan: Plan) -> dict[str, str]:
     reset_signals()
     os.setsid()
     os.chdir(plan["directory"])
-    _offer_as_victim()
     for number, soft, hard in plan["rlimits"]:
         _limit(number, soft, hard)
     if sys.platform == "linux":
@@ -134,7 +133,8 @@ def _lower(one: int, other: int) -> int:
     return one if other == infinite else min(one, other)
 
 
-def _offer_as_victim() -> None:
+def offer_as_victim() -> None:
+    """Have the system take this process first when memory runs out: proc(5)."""
     try:
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write(VICTIM_FIRST)

@@ -91,6 +91,8 @@ class Confinement:
     keep: tuple[int, ...] = ()
     """Descriptors that the child inherits."""
 
+    required: tuple[str, ...] = ()
+    """What the self-test must find enforced, or the command is not started."""
     seatbelt: str = ""
     """The profile of macOS; empty elsewhere."""
 
@@ -123,6 +125,7 @@ class Confinement:
             "seatbelt": self.seatbelt,
             "keep": list(self.keep),
             "canary": str(canary),
+            "required": list(self.required),
         }
 
     def _limits(self) -> dict[str, float]:
@@ -146,10 +149,14 @@ def seatbelt_for(level: Isolation, grants: Grants, sockets: tuple[Path, ...]) ->
     return ""
 
 
+def required_of(level: Isolation) -> tuple[str, ...]:
+    """What the self-test of a level must find enforced on this system."""
+    return (ON_MACOS if sys.platform == "darwin" else REQUIRED)[level]
+
+
 def missing(level: Isolation, protections: Mapping[str, str]) -> tuple[str, ...]:
     """Those protections that make up a level and were not found enforced."""
-    required = ON_MACOS if sys.platform == "darwin" else REQUIRED
-    return tuple(name for name in required[level] if protections.get(name) != ENFORCED)
+    return tuple(name for name in required_of(level) if protections.get(name) != ENFORCED)
 
 
 def plan_grants(

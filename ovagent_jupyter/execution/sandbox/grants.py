@@ -127,6 +127,8 @@ def _packages(
             yield prefix, "read"
     for entry in dict.fromkeys([*path, *_editable(path)]):
         place = Path(entry).resolve()
+        if place == Path("/"):
+            continue  # not even its names
         if any(_contains(prefix, place) for prefix in holy if not _contains(prefix, home)):
             continue
         if place.name in SITES or place.is_file():

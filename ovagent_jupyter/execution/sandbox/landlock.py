@@ -10,7 +10,7 @@ import os
 import stat
 import struct
 
-from ovagent_jupyter.execution.sandbox.linux import system_call
+from ovagent_jupyter.execution.sandbox.linux import open_real, system_call
 
 SYS_CREATE_RULESET = 444
 SYS_ADD_RULE = 445
@@ -100,8 +100,8 @@ def restrict(grants: list[list[str]], version: int) -> None:
 
 def _add(ruleset: int, path: str, rights: int) -> None:
     try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        descriptor = open_real(path)
+    except OSError:
         return
     try:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):

@@ -128,6 +128,8 @@ class Supervisor:
             linux.prctl(linux.PR_SET_DUMPABLE, 0)
         self._child = os.fork()
         if self._child == 0:
+            # Later /proc is read-only, or shows nothing of the system's.
+            confine.offer_as_victim()
             if self._cgroup is not None:
                 self._cgroup.enter()
             if self._namespaces:
@@ -236,7 +238,10 @@ def _run_guest(plan: Plan, status: Status) -> NoReturn:
     try:
         report = confine.become_guest(plan)
         status.tell(event="confined", protections=report)
-        if not plan["command"]:
+        if not plan["command"] or any(
+            report[name] != confine.ENFORCED for name in plan["required"]
+        ):
+            # The parent reads the report later; nothing of the guest's may run until then.
             os._exit(0)
         os.execve(  # noqa: S606 - no shell: the program and its arguments are ours
             plan["command"][0], plan["command"], plan["environment"]

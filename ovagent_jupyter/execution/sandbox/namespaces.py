@@ -13,6 +13,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.execution.sandbox.linux import (
+    AT_FDCWD,
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -24,6 +25,7 @@ from ovagent_jupyter.execution.sandbox.linux import (
     SYS_PIVOT_ROOT,
     call,
     machine,
+    open_real,
     system_call,
 )
 
@@ -38,7 +40,6 @@ MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
-AT_FDCWD = -100
 AT_RECURSIVE = 0x8000
 MOUNT_ATTR_RDONLY = 1
 MOUNT_ATTR_NOSUID = 2
@@ -119,10 +120,18 @@ def enter_root(plan: Plan) -> None:
 def _bring(base: str, path: str, kind: str) -> None:
     """Show a path of the outer world at the same place below ``base``."""
     try:
-        directory = stat.S_ISDIR(os.stat(path).st_mode)
+        source = open_real(path)
     except OSError:
         return
-    place = base + path
+    try:
+        _show(source, base + path, kind)
+    finally:
+        os.close(source)
+
+
+def _show(source: int, place: str, kind: str) -> None:
+    """Mount what a descriptor names, so that no link can take its place meanwhile."""
+    directory = stat.S_ISDIR(os.fstat(source).st_mode)
     if kind == "list":
         os.makedirs(place, exist_ok=True)
         return
@@ -131,7 +140,7 @@ def _bring(base: str, path: str, kind: str) -> None:
     elif not os.path.lexists(place):
         os.makedirs(os.path.dirname(place), exist_ok=True)
         os.close(os.open(place, os.O_CREAT | os.O_CLOEXEC, 0o644))
-    _mount(path, place, "", MS_BIND | MS_REC)
+    _mount(f"/proc/self/fd/{source}", place, "", MS_BIND | MS_REC)
     if kind == "read":
         _read_only(place)
     elif kind == "device":

@@ -15,7 +15,7 @@ from pathlib import Path
 from ovagent_jupyter.execution.sandbox.cgroup import LEAST_TASKS, tasks_for
 
 UNLIMITED = -1
-OPEN_FILES = (4096, 65_536)
+OPEN_FILES = (4096, 4096)
 """More than what parallel code opens; a table of them for each process costs the system memory."""
 MEMORY_SLACK = 1.25
 """The system counts what is asked for, we what is used."""

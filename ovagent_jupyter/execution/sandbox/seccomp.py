@@ -217,6 +217,8 @@ def answers(profile: SeccompProfile) -> dict[str, int]:
     }
     if not profile.own_world:
         always["mq_open"] = MISSING
+        # One group: a signal to it reaches all at once, however fast they fork; kill(2).
+        always |= dict.fromkeys(("setsid", "setpgid"), fail(0))
     else:
         always["sched_setaffinity"] = RET_ALLOW
     if profile.limit_signals:

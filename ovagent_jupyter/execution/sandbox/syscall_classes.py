@@ -15,9 +15,9 @@ faccessat2 fadvise64 fallocate fchdir fdatasync flock fork fstat fstatfs fsync f
 futex_waitv get_mempolicy getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups
 getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid
 getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid inotify_rm_watch
-io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit ioprio_get landlock_add_rule
+io_cancel io_destroy io_getevents io_pgetevents io_submit ioprio_get landlock_add_rule
 landlock_create_ruleset landlock_restrict_self link linkat listen lseek lstat madvise mbind
-membarrier memfd_create memfd_secret mincore mlock mlock2 mlockall mmap mprotect mq_getsetattr
+membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mq_getsetattr
 mq_notify mq_timedreceive mq_timedsend mremap msync munlock munlockall munmap nanosleep newfstatat
 pause pidfd_open pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll pread64 preadv preadv2
 pselect6 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv recvfrom recvmmsg
@@ -45,8 +45,9 @@ setresuid setreuid settimeofday setuid swapoff swapon syslog umount2 unshare use
 
 ABSENT = """
 _sysctl afs_syscall clone3 create_module epoll_ctl_old epoll_wait_old get_kernel_syms
-get_thread_area getpmsg io_uring_enter io_uring_register io_uring_setup modify_ldt openat2 putpmsg
-query_module security set_thread_area sysfs tuxcall uselib ustat vserver
+get_thread_area getpmsg io_setup io_uring_enter io_uring_register io_uring_setup
+memfd_secret modify_ldt openat2 putpmsg query_module security set_thread_area sysfs
+tuxcall uselib ustat vserver
 """
 """ENOSYS: the filter cannot see into what these are told, or nobody uses them any more.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -169,9 +170,10 @@ async def test_the_supervisor_is_out_of_reach(confined: Kernel) -> None:
 
 async def test_the_supervisor_gone_the_child_is_gone(confined: Kernel) -> None:
     assert confined.pid is not None
+    running = asyncio.create_task(confined.run("import time; time.sleep(60)"))
+    await asyncio.sleep(0.3)
     os.kill(confined.pid, signal.SIGKILL)
-    result = await confined.run("print(1)") if confined.alive else None
-    assert result is None or result.status is ExecutionStatus.DEAD
+    assert (await running).status is ExecutionStatus.DEAD
     await confined.start()
     assert (await confined.run("print(1)")).stdout == "1\n"
 
