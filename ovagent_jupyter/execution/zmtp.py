@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -103,9 +104,10 @@ class Wire(asyncio.Protocol):
         return message
 
     def close(self) -> None:
-        """End it; safe to call twice."""
+        """End it; safe to call twice, and when the loop is gone."""
         if self._transport is not None:
-            self._transport.abort()
+            with suppress(RuntimeError):
+                self._transport.abort()
 
     def _cut(self, why: str) -> None:
         self.broken = self.broken or why

@@ -109,7 +109,10 @@ def _execute(content: Mapping[str, object]) -> Content:
 def count_of(content: Mapping[str, object]) -> int:
     """The number of an execution."""
     count = content.get("execution_count")
-    return count if isinstance(count, int) and 0 <= count < 1 << 31 else 0
+    # A truth value is a number to Python, and none to the protocol.
+    if isinstance(count, bool) or not isinstance(count, int):
+        return 0
+    return count if 0 <= count < 1 << 31 else 0
 
 
 def _page(payload: object) -> Content:
