@@ -136,7 +136,10 @@ async def _child(executor: Executor) -> tuple[Check, ...]:
 def _in_force(executor: Executor) -> Check:
     """The level that the settings lead to here, with each protection as measured inside."""
     level = level_name(executor.isolation)
-    measured = "; ".join(f"{name} {state}" for name, state in executor.protections.items())
+    found: dict[str, list[str]] = {}
+    for name, state in executor.protections.items():
+        found.setdefault(state, []).append(name)
+    measured = "; ".join(f"{state}: {', '.join(names)}" for state, names in found.items())
     if not executor.isolation.guarded:
         return Check(
             "!",

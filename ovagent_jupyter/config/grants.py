@@ -71,7 +71,7 @@ def check_path(kind: Kind, path: Path, home: Path, ours: Collection[Path], *, fo
         raise ConfigError(
             f"{kind} cannot be granted for {path}.",
             why="It does not exist.",
-            next_step="Make it first, or correct the path.",
+            next_step="Make it first." if kind == "write" else "Check the path.",
         )
     reason = "" if force else next(_reasons(kind, path, home.resolve(), ours), "")
     if reason:

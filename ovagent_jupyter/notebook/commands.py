@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from ovagent_jupyter.config.sources import Source
 from ovagent_jupyter.errors import ConfigError
 from ovagent_jupyter.notebook.arguments import COMMANDS, MODES, Command, parser
 from ovagent_jupyter.notebook.markdown import seconds
@@ -99,8 +100,14 @@ class Commands:
             turn = session.last_turn
             rows.append(("last turn", f"{turn.status}: {turn.answer}" if turn else "none"))
         rows.append(("undo", self._undo_state()))
-        rows += [(name, f"{value} ({origin})") for name, value, origin in resolved.table()]
-        return Shown("Status", ("what", "is"), tuple(rows))
+        # What holds by itself is told by the commands of its own; here, what somebody has set.
+        rows += [
+            (name, f"{value} ({origin})")
+            for name, value, origin in resolved.table()
+            if resolved.provenance[name].source is not Source.DEFAULT
+        ]
+        note = "%ovagent policy shows the sandbox; settings that are not listed have their default."
+        return Shown("Status", ("what", "is"), tuple(rows), note)
 
     def _undo_state(self) -> str:
         return "the last turn can be undone" if self._namespace.can_undo else "nothing to undo"

@@ -45,7 +45,7 @@ async def test_the_level_in_force_is_shown_with_each_protection(home: object) ->
     checks = await found(FakeExecutor(isolation=Isolation.CONFINED, protections=HELD))
     assert checks["sandbox"].mark == "✓"
     assert "'confined'" in checks["sandbox"].finding
-    assert "files enforced; network enforced" in checks["sandbox"].finding
+    assert "enforced: files, network" in checks["sandbox"].finding
     assert checks["child kernel"].mark == "✓"
     assert {"can: namespaces", "can: confined", "Landlock", "control groups"} <= checks.keys()
 
