@@ -39,7 +39,7 @@ def run_all(
         for name in setups:
             some = whole(attacks) if SETUPS[name].whole else shared(attacks)
             run = run_harness(user, [name], some, limit=LIMIT)
-            if run.code or not run.reports:
+            if run.code or not run.reports or run.reports[-1]["failure"]:
                 raise SystemExit(f"{name} as user {user} did not come to its end:\n{run.output}")
             reports += run.reports
             print(summary(run.reports[-1]), flush=True)
