@@ -223,6 +223,7 @@ class KernelExecutor:
     async def _execute(
         self, child: Child, request: ExecutionRequest, on_output: OnOutput | None
     ) -> ExecutionResult:
+        await child.process.interrupt_arrived()
         listener = None if request.silent else on_output
         collector = OutputCollector(self._limits, listener, allowance=self._allowance)
         request_id = child.connection.send("shell", "execute_request", _content(request))

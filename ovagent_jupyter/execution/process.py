@@ -95,6 +95,7 @@ class ChildProcess:
         self.limit: LimitHit | None = None
         """The cap for which the child was ended."""
         self._end: tuple[str, int] | None = None
+        self._interrupting = False
         self._loop = asyncio.get_running_loop()
         # The loop must not keep alive what nobody else holds.
         for descriptor in (reading, telling):
@@ -131,7 +132,19 @@ class ChildProcess:
 
     def interrupt(self) -> None:
         """Send SIGINT to the child and to the processes of its group."""
+        self._interrupting = True
         self.signal(signal.SIGINT)
+
+    async def interrupt_arrived(self) -> None:
+        """Wait until an interrupt that was sent is with the child, for a moment at most.
+
+        The supervisor passes it on; on a busy machine the code may have ended meanwhile, and it
+        would hit what runs next.
+        """
+        deadline = time.monotonic() + CLEAR
+        while self._interrupting and self.running and time.monotonic() < deadline:
+            await asyncio.sleep(TICK)
+            self._read()
 
     def signal(self, number: int) -> None:
         """Send a signal to the supervisor's group; it passes SIGINT on to the child's."""
@@ -194,6 +207,8 @@ class ChildProcess:
                 self.protections = {str(k): str(v) for k, v in protections.items()}
             case {"event": "failed", "stage": str(stage), "why": str(why)}:
                 self.refusal = self.refusal or Refusal(stage, why)
+            case {"event": "interrupted"}:
+                self._interrupting = False
             case {"event": "limit", "limit": str(limit), "cap": cap, "used": used}:
                 self.limit = LimitHit(limit, float(str(cap)), float(str(used)))
             case {"event": "ended", "signal": int(number)}:

@@ -137,7 +137,7 @@ class Supervisor:
             _run_guest(self._plan, self._status)
         if not self._namespaces:
             # The guest is in a group of its own, so that it cannot signal ours.
-            signal.signal(signal.SIGINT, lambda *_: _interrupt(self._child))
+            signal.signal(signal.SIGINT, lambda *_: _interrupt(self._child, self._status))
 
     def stay(self, lifeline: int, waker: int, parent: int) -> int:
         """Wait until the child ends; ends it when it uses too much or nobody wants it any more."""
@@ -218,7 +218,7 @@ def _run_init(plan: Plan, status: Status) -> NoReturn:
     guest = os.fork()
     if guest == 0:
         _run_guest(plan, status)
-    signal.signal(signal.SIGINT, lambda *_: _interrupt(guest))
+    signal.signal(signal.SIGINT, lambda *_: _interrupt(guest, status))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Its descriptor is closed next, and Python would complain of it on the child's last words.
     signal.set_wakeup_fd(-1)
@@ -267,12 +267,14 @@ def _tell_end(status: Status, code: int) -> None:
         status.tell(event="ended", code=os.waitstatus_to_exitcode(code))
 
 
-def _interrupt(group: int) -> None:
+def _interrupt(group: int, status: Status) -> None:
+    """Pass an interrupt on, and say so: one that comes late would hit another cell."""
     try:
         os.killpg(group, signal.SIGINT)
     except OSError as error:
         if error.errno not in {errno.ESRCH, errno.EPERM}:
             raise
+    status.tell(event="interrupted")
 
 
 def _kill(pid: int) -> None:

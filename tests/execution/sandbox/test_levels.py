@@ -135,6 +135,13 @@ async def test_an_interrupt_reaches_code_and_what_it_started(confined: Kernel) -
     assert confined.alive
 
 
+async def test_an_interrupt_never_hits_the_next_cell(confined: Kernel) -> None:
+    for _ in range(10):
+        stopped = await confined.run("while True: pass", timeout=0.05)
+        assert stopped.status is ExecutionStatus.TIMEOUT
+        assert (await confined.run("sum(range(10_000))")).ok
+
+
 @pytest.mark.parametrize(
     ("code", "told"),
     [
