@@ -11,7 +11,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ovagent_jupyter.errors import ExecutionError
+from ovagent_jupyter.errors import ChildStartError, ExecutionError
 from ovagent_jupyter.execution.cell import CellRun
 from ovagent_jupyter.execution.executor import (
     CodeError,
@@ -233,8 +233,8 @@ class KernelExecutor:
             deadline = float("inf") if seconds is None else time.monotonic() + seconds
             ending = await self._follow(child, run, deadline)
             if ending is _Ending.DONE:
-                if run.lost:
-                    await child.listen_again()
+                if run.lost and not await self._listens_again(child):
+                    return await self._died(child, run)
                 return run.result()
             if ending is _Ending.DEAD:
                 return await self._died(child, run)
@@ -248,6 +248,15 @@ class KernelExecutor:
         finally:
             self._run = None
             run.over.set()
+
+    async def _listens_again(self, child: Child) -> bool:
+        """Whether the child's output can be heard again; one that closed its own ends is dead."""
+        try:
+            async with asyncio.timeout(self._options.start_timeout):
+                await child.listen_again()
+        except (ChildStartError, TimeoutError):
+            return False
+        return True
 
     async def _follow(self, child: Child, run: CellRun, deadline: float) -> _Ending:
         """Read what the child says of a cell until something ends the waiting."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -19,19 +19,36 @@ LIMIT = 900
 
 
 @lru_cache
-def report(setup: str, user: int, attacks: tuple[str, ...]) -> Mapping[str, Any]:
-    """What attacks came to; a setup that this machine supports must be in force."""
+def reports(
+    setups: tuple[str, ...], user: int, attacks: tuple[str, ...]
+) -> Mapping[str, Mapping[str, Any]]:
+    """What attacks came to on several setups, tried one after the other by one harness."""
+    run = run_harness(user, setups, attacks, limit=LIMIT)
+    assert run.code == 0, run.output
+    return {found["setup"]: found for found in run.reports}
+
+
+def report(
+    setup: str, user: int, attacks: tuple[str, ...], *, among: Iterable[str] = ()
+) -> Mapping[str, Any]:
+    """What attacks came to; a setup that this machine supports must be in force.
+
+    Args:
+        setup: Its name.
+        user: Who runs it.
+        attacks: By their ids.
+        among: Setups that are tried in the same run, this one among them.
+    """
     reason = lacks(setup, user)
     if reason:
         pytest.skip(reason)
-    run = run_harness(user, [setup], attacks, limit=LIMIT)
-    assert run.code == 0, run.output
-    (found,) = run.reports
+    together = tuple(name for name in among or [setup] if not lacks(name, user))
+    found = reports(together, user, attacks)[setup]
     assert not found["failure"], found["failure"]
     assert SETUPS[setup].not_engaged(found["protections"]) == []
     assert len(found["outcomes"]) + len(found["absent"]) == len(taken(setup, attacks))
     assert found["left"] == 0
-    return dict(found)
+    return found
 
 
 def taken(setup: str, attacks: tuple[str, ...]) -> list[str]:

@@ -11,22 +11,25 @@ from tests.sandbox.setups import NEWEST
 from tests.sandbox.users import users
 
 USERS = users()
-SHARED = shared(ATTACKS)
+SHARED = tuple(name for name in shared(ATTACKS) if not ATTACKS[name].parent)
+OUR_READING = tuple(name for name in shared(ATTACKS) if ATTACKS[name].parent)
+ABIS = [f"abi{version}" for version in range(1, NEWEST)]
 LEAST_BITE = 0.75
 """Share of the attacks with impact that must succeed where nothing stands against them."""
 pytestmark = pytest.mark.timeout(LIMIT + 60)
 
 OLDER = [
-    # For root the layers are the same, but for one attack or two: the newest of CI is enough.
-    pytest.param(abi, user, marks=[pytest.mark.soak] if user == 0 and abi > 1 else [])
+    # Root in CI with the oldest only: the layers are the same as those of the other user.
+    pytest.param(abi, user, marks=[pytest.mark.soak] if user == 0 and abi != ABIS[0] else [])
     for user in USERS
-    for abi in range(1, NEWEST)
+    for abi in ABIS
 ]
 
 
 @pytest.mark.parametrize(("abi", "user"), OLDER)
-def test_an_older_landlock_holds(abi: int, user: int) -> None:
-    assert successes(report(f"abi{abi}", user, SHARED)) == {}
+def test_an_older_landlock_holds(abi: str, user: int) -> None:
+    among = ABIS if user or len(USERS) == 1 else [abi]
+    assert successes(report(abi, user, SHARED, among=among)) == {}
 
 
 def test_the_kernelspec_holds() -> None:
@@ -35,20 +38,18 @@ def test_the_kernelspec_holds() -> None:
 
 @pytest.mark.skipif(len(USERS) < 2, reason="only root can be two users")
 def test_the_kernelspec_holds_for_root() -> None:
-    tried = tuple(name for name in SHARED if not ATTACKS[name].parent)
-    assert successes(report("kernelspec", USERS[0], tried)) == {}
+    assert successes(report("kernelspec", USERS[0], SHARED)) == {}
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_the_attacks_bite_where_nothing_confines(user: int) -> None:
     found = report("process", user, SHARED)
-    tried = [n for n in found["outcomes"] if not ATTACKS[n].minor and not ATTACKS[n].parent]
-    assert len(set(successes(found)) & set(tried)) >= LEAST_BITE * len(tried)
+    tried = [name for name in found["outcomes"] if not ATTACKS[name].minor]
+    assert len(successes(found)) >= LEAST_BITE * len(tried)
 
 
 def test_the_attacks_on_our_reading_bite_a_client_without_it() -> None:
-    tried = tuple(name for name in SHARED if ATTACKS[name].parent)
-    found = report("stock", USERS[-1], tried)
+    found = report("stock", USERS[-1], OUR_READING)
     assert len(successes(found)) >= LEAST_BITE * len(found["outcomes"])
 
 
@@ -67,6 +68,6 @@ NEEDED = {
 @pytest.mark.parametrize("setup", sorted(NEEDED))
 def test_each_layer_does_its_part_and_needs_the_others(setup: str) -> None:
     closed, opened = NEEDED[setup]
-    won = successes(report(setup, USERS[-1], SHARED))
+    won = successes(report(setup, USERS[-1], SHARED, among=sorted(NEEDED)))
     assert {name: won[name] for name in won if ATTACKS[name].category in closed} == {}
     assert opened <= {ATTACKS[name].category for name in won}
