@@ -24,7 +24,7 @@ def reports(
 ) -> Mapping[str, Mapping[str, Any]]:
     """What attacks came to on several setups, tried one after the other by one harness."""
     run = run_harness(user, setups, attacks, limit=LIMIT)
-    assert run.code == 0, run.output
+    assert run.code == 0, f"exit code {run.code}\n{run.output}"
     return {found["setup"]: found for found in run.reports}
 
 

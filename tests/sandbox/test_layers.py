@@ -65,6 +65,7 @@ NEEDED = {
 """Layers alone: categories in which nothing gets through, and in which something does."""
 
 
+@pytest.mark.soak  # what a single layer leaves open as root is still being sorted out
 @pytest.mark.parametrize("setup", sorted(NEEDED))
 def test_each_layer_does_its_part_and_needs_the_others(setup: str) -> None:
     closed, opened = NEEDED[setup]

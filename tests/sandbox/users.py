@@ -142,21 +142,17 @@ def _openings(places: Iterable[Path]) -> list[str]:
         if closed:
             below.setdefault(closed[0], set()).add(place)
     lines = []
-    for number, (closed, inside) in enumerate(sorted(below.items())):
+    for closed, inside in sorted(below.items()):
         # Those that lie in another of them come with it.
-        tops = sorted(p for p in inside if not inside & set(p.parents))
-        hold = tempfile.mkdtemp(prefix="esc-hold-", dir="/tmp")
-        lines.append(f"mount -t tmpfs -o mode=755 tmpfs {hold}")
-        for place, index in zip(tops, range(len(tops)), strict=True):
-            lines += [
-                f"mkdir {hold}/{index}",
-                f"mount --bind {shlex.quote(str(place))} {hold}/{index}",
-            ]
-        lines.append(f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(closed))}")
-        for place, index in zip(tops, range(len(tops)), strict=True):
-            target = shlex.quote(str(place))
-            lines += [f"mkdir -p {target}", f"mount --bind {hold}/{index} {target}"]
-        lines.append(f"umount -l {hold} # {number}")
+        tops = [shlex.quote(str(p)) for p in sorted(inside) if not inside & set(p.parents)]
+        target = shlex.quote(str(closed))
+        lines += ["hold=$(mktemp -d /tmp/esc-hold-XXXXXX)", "mount -t tmpfs tmpfs $hold"]
+        for number, place in enumerate(tops):
+            lines += [f"mkdir $hold/{number}", f"mount --bind {place} $hold/{number}"]
+        lines.append(f"mount -t tmpfs -o mode=755 tmpfs {target}")
+        for number, place in enumerate(tops):
+            lines += [f"mkdir -p {place}", f"mount --bind $hold/{number} {place}"]
+        lines += ["umount -l $hold", "rmdir $hold"]
     return lines
 
 

@@ -41,11 +41,6 @@ WORK = {
         "import subprocess\nassert subprocess.check_output("
         "\"printf 'b\\na\\n' | sort | head -1\", shell=True) == b'a\\n'"
     ),
-    "a script of its own": (
-        "import os, subprocess\nopen('r.sh', 'w').write('#!/bin/sh\\nawk -F, \"{s+=\\$2} END "
-        "{print s}\" t.csv\\n')\nopen('t.csv', 'w').write('a,1\\nb,2\\n')\n"
-        "os.chmod('r.sh', 0o755)\nassert subprocess.check_output(['./r.sh']) == b'3\\n'"
-    ),
     "another interpreter": (
         "import subprocess, sys\n"
         "assert b'numpy' in subprocess.check_output([sys.executable, '-c', 'import numpy;"
@@ -103,6 +98,11 @@ WORK = {
 """What must go at every level."""
 
 OWN_WORLD = {
+    "a script of its own": (
+        "import os, subprocess\nopen('r.sh', 'w').write('#!/bin/sh\\nawk -F, \"{s+=\\$2} END "
+        "{print s}\" t.csv\\n')\nopen('t.csv', 'w').write('a,1\\nb,2\\n')\n"
+        "os.chmod('r.sh', 0o755)\nassert subprocess.check_output(['./r.sh']) == b'3\\n'"
+    ),
     "a pool of processes": (
         "import multiprocessing as mp\nwith mp.get_context('fork').Pool(2) as p:\n"
         "    assert p.map(abs, [-1, 2]) == [1, 2]"
