@@ -375,8 +375,12 @@ async def test_in_a_real_child_too_a_cell_runs_once_whatever_it_does(
             assert mark.read_text() == "x" * number
         assert executor.isolation is Isolation.CONFINED
         await executor.start()
-        os.kill(first.pid or 0, signal.SIGKILL)
-        assert not (await executor.execute(ExecutionRequest("import time; time.sleep(60)"))).ok
+
+        def kill(event: object) -> None:
+            os.kill(first.pid or 0, signal.SIGKILL)
+
+        cell = ExecutionRequest("import time; print('here', flush=True); time.sleep(60)")
+        assert not (await executor.execute(cell, kill)).ok
         await executor.start()
         assert (await executor.execute(ExecutionRequest("print(1)"))).stdout == "1\n"
     finally:

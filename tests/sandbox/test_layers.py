@@ -63,12 +63,14 @@ NEEDED = {
     "namespaces-seccomp": ({Category.FILES, Category.WRITES, Category.FOREIGN}, set()),
 }
 """Layers alone: categories in which nothing gets through, and in which something does."""
+BY_PATH = {"offer-process-to-killer", "write-foreign-descriptor", "write-foreign-memory-file"}
+"""Foreign processes that are reached through files of /proc, which a filter cannot tell apart."""
 
 
-@pytest.mark.soak  # what a single layer leaves open as root is still being sorted out
 @pytest.mark.parametrize("setup", sorted(NEEDED))
 def test_each_layer_does_its_part_and_needs_the_others(setup: str) -> None:
     closed, opened = NEEDED[setup]
     won = successes(report(setup, USERS[-1], SHARED, among=sorted(NEEDED)))
-    assert {name: won[name] for name in won if ATTACKS[name].category in closed} == {}
+    stopped = {name for name in won if ATTACKS[name].category in closed}
+    assert stopped <= (BY_PATH if setup == "seccomp" else set())
     assert opened <= {ATTACKS[name].category for name in won}

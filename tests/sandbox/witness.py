@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import stat
 import threading
 import time
 from pathlib import Path
@@ -58,6 +59,7 @@ class Witness:
         self._signals = 0
         signal.signal(signal.SIGUSR2, self._count_signal)
         self._devices = _times_of_devices()
+        self._modes = _modes_of_devices()
         self._chatter = Chatter(Path(self.home.place, "inbox"), self._own["chatter"])
         self._whole = dict(self._granted_state())
 
@@ -103,10 +105,11 @@ class Witness:
 
     def mend_devices(self) -> str:
         """Undo at once what would stop every other program of the machine."""
-        broken = [name for name in DEVICES if os.stat(name).st_mode & 0o777 != 0o666]
+        now = _modes_of_devices()
+        broken = [name for name in DEVICES if now[name] != self._modes[name]]
         for name in broken:
             with contextlib.suppress(OSError):
-                os.chmod(name, 0o666)
+                os.chmod(name, self._modes[name])
         return f"the mode of {broken[0]} was changed" if broken else ""
 
     def harm(self, tag: str) -> str:
@@ -212,6 +215,11 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 def _times_of_devices() -> dict[str, int]:
     """When each device was changed last."""
     return {name: os.stat(name).st_ctime_ns for name in DEVICES}
+
+
+def _modes_of_devices() -> dict[str, int]:
+    """Who may do what with each device; not every machine has them as usual."""
+    return {name: stat.S_IMODE(os.stat(name).st_mode) for name in DEVICES}
 
 
 class Chatter:
