@@ -181,6 +181,7 @@ def analysed() -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("default")
 async def test_every_step_goes(analysed: Any, tmp_path: Path) -> None:
     """Each of the steps, in one child of the strongest level."""
@@ -188,6 +189,7 @@ async def test_every_step_goes(analysed: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 @pytest.mark.filterwarnings("default")
 async def test_every_step_goes_without_namespaces(analysed: Any, tmp_path: Path) -> None:
     """The same at level ``confined``, which many containers have."""

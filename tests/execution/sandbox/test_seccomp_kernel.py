@@ -112,11 +112,12 @@ def test_refused_at_every_level(run: Run, level: str, tmp_path: Path) -> None:
 
 
 SHARED = """
-open("mine", "w").close()
+mine = open("mine", "w")
 before = os.stat("mine")
 for name, *arguments in (
     ("connect", 0, b"xxx", 3), ("shmget", 0, 4096, 0o1600), ("mq_open", b"q", 0o102, 0o600, None),
-    ("inotify_init1", 0), ("setxattr", b"mine", b"user.a", b"b", 1, 0), ("fchmod", 0, 0o600),
+    ("inotify_init1", 0), ("setxattr", b"mine", b"user.a", b"b", 1, 0),
+    ("fchmod", mine.fileno(), 0o600),
 ):
     answers[name] = call(name, *arguments)
 os.chmod("mine", 0o400)
