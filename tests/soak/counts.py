@@ -28,7 +28,7 @@ class Counts:
     descriptors: int
     threads: int
     files: int
-    """In the folders for the children's files, sockets and shared memory."""
+    """In the folders for the children's files and sockets."""
     segments: int
     """System V shared memory of the size that a crash makes."""
     groups: int

@@ -22,7 +22,6 @@ from ovagent_jupyter.agent.turn import TurnRequest, TurnStatus
 from ovagent_jupyter.config.schema import AgentConfig
 from ovagent_jupyter.errors import OVAgentError
 from ovagent_jupyter.events import TERMINAL, AgentEvent
-from ovagent_jupyter.execution import folders as made_for_children
 from ovagent_jupyter.execution.executor import (
     ExecutionRequest,
     ExecutionResult,
@@ -68,12 +67,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
     """Folders of this test alone for all that children leave, so that it can be counted."""
     adopt_orphans()
     made = {name: tmp_path / name for name in ("run", "temp")}
-    made["shared"] = Path(
-        tempfile.mkdtemp(prefix="ovagent-soak-", dir=made_for_children.SHARED_MEMORY)
-    )
     for folder in made.values():
         folder.mkdir(exist_ok=True)
-    monkeypatch.setattr(made_for_children, "SHARED_MEMORY", made["shared"])
     monkeypatch.setattr(tempfile, "tempdir", str(made["temp"]))
     return made
 
@@ -92,7 +87,6 @@ async def executor(
     await made.shutdown()
     yield made
     await made.shutdown()
-    folders["shared"].rmdir()
 
 
 def crashes_of(turns: int) -> list[Crash]:

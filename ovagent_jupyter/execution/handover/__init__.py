@@ -5,32 +5,38 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ovagent_jupyter.execution.handover.left_behind import LeftBehind
 from ovagent_jupyter.execution.handover.report import (
     Changes,
     HandoverReport,
-    LeftBehind,
     ObjectDiff,
     SlotChange,
 )
 
 if TYPE_CHECKING:
-    from ovagent_jupyter.execution.handover.export import Parcel, export_objects
-    from ovagent_jupyter.execution.handover.incoming import read_changes
+    from ovagent_jupyter.execution.handover.incoming import Handed, read_changes
+    from ovagent_jupyter.execution.handover.lazy import files_of
+    from ovagent_jupyter.execution.handover.saved import Saved
+    from ovagent_jupyter.execution.handover.store import Store
 
 __all__ = [
     "Changes",
+    "Handed",
     "HandoverReport",
     "LeftBehind",
     "ObjectDiff",
-    "Parcel",
+    "Saved",
     "SlotChange",
-    "export_objects",
+    "Store",
+    "files_of",
     "read_changes",
 ]
 
 _LAZY = {
-    "Parcel": "export",
-    "export_objects": "export",
+    "Handed": "incoming",
+    "Saved": "saved",
+    "Store": "store",
+    "files_of": "lazy",
     "read_changes": "incoming",
 }
 

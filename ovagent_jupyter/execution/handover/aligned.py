@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from ovagent_jupyter.execution.handover.frames import as_index
-from ovagent_jupyter.execution.handover.slots import Path, Slots
+from ovagent_jupyter.execution.handover.kept import Kept
+from ovagent_jupyter.execution.handover.slots import ROWS, WITHOUT_INDEX, Path
 
 Positions = NDArray[np.intp]
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), type(pd.NA), type(pd.NaT))
@@ -39,17 +40,23 @@ def axes_of(path: Path) -> tuple[Path, ...]:
     return tuple((axis,) for axis in _ALONG.get(str(path[0]), ())) if path else ()
 
 
-def positions(own: Slots, merged: Slots) -> dict[Path, Positions | None]:
-    """For each index that changed: where its entries were, or None when that cannot be told."""
+def positions(
+    own: Kept, fresh: Mapping[Path, object], indexes: Iterable[Path]
+) -> dict[Path, Positions | None]:
+    """For each index that changed: where its entries were, or None when that cannot be told.
+
+    Args:
+        own: The object as it was.
+        fresh: Its parts that changed.
+        indexes: Which of the parts are the indexes of its frames.
+    """
     found: dict[Path, Positions | None] = {}
-    for path, before in own.items():
-        after = merged.get(path)
-        if path[-1:] in _INDEXES and after is not None and after is not before:
-            found[path] = _positions(as_index(before), as_index(after))
+    for path in indexes:
+        if fresh.get(path) is not None and own.get(path) is not None:
+            found[path] = _positions(as_index(own[path]), as_index(fresh[path]))
+    if own.kind in WITHOUT_INDEX and ROWS in fresh and own.get(ROWS) != fresh[ROWS]:
+        found["index",] = None
     return found
-
-
-_INDEXES = (("obs_names",), ("var_names",), ("index",))
 
 
 def _positions(before: pd.Index[Any], after: pd.Index[Any]) -> Positions | None:
@@ -62,17 +69,29 @@ def _positions(before: pd.Index[Any], after: pd.Index[Any]) -> Positions | None:
     return None if (where < 0).any() else where
 
 
+def for_sure(
+    own: Kept, fresh: Mapping[Path, object], moved: Mapping[Path, Positions | None]
+) -> dict[Path, Positions | None]:
+    """The positions without those that only count rows: row 0 may be another one by now."""
+    return {
+        path: None
+        if isinstance(fresh.get(path), pd.RangeIndex) and isinstance(own.get(path), pd.RangeIndex)
+        else where
+        for path, where in moved.items()
+    }
+
+
 def take(value: Any, path: Path, moved: Mapping[Path, Positions | None]) -> object | None:
-    """The value on the axes as they are now, as a copy; None when it does not fit them.
+    """The value on the axes as they are now; None when it does not fit them.
 
     Args:
-        value: A slot's value on the axes as they were.
+        value: A slot's value on the axes as they were; it is returned when they did not change.
         path: Where it is.
         moved: The axes that changed.
     """
     axes = axes_of(path)
     if not any(axis in moved for axis in axes):
-        return independent(value)
+        return cast(object, value)
     if any(moved.get(axis, ()) is None for axis in axes) or not hasattr(value, "shape"):
         return None
     for dimension, axis in enumerate(axes):

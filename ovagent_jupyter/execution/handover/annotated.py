@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
-from ovagent_jupyter.execution.handover.fields import malformed
+from ovagent_jupyter.execution.handover.backed import FileMatrix, open_backed
+from ovagent_jupyter.execution.handover.fields import malformed, unsendable
 from ovagent_jupyter.execution.handover.slots import (
     BRANCH,
     Path,
@@ -34,30 +36,42 @@ def quiet() -> Iterator[None]:
 
 
 def open_anndata(slots: Slots, value: object, at: Path = ()) -> None:
-    """Add the parts of an AnnData; a view is materialised, a backed one loaded."""
-    adata = _in_memory(value)
+    """Add the parts of an AnnData; a view is materialised, a backed one's X stays in its file."""
+    adata = _whole(value)
     open_frame(slots, OBS.under(at), adata.obs)
     open_frame(slots, VAR.under(at), adata.var)
-    slots[*at, "X"] = adata.X
+    slots[*at, "X"] = _matrix(adata, adata.X, "X")
     for name in ALIGNED:
         for key, item in getattr(adata, name).items():
             if key is not None:  # anndata 0.13 may list X among the layers
                 slots[*at, name, str(key)] = item
     if adata.raw is not None:
         slots[*at, "raw"] = BRANCH
-        slots[*at, "raw", "X"] = adata.raw.X
+        slots[*at, "raw", "X"] = _matrix(adata, adata.raw.X, "raw/X")
         open_frame(slots, VAR.under((*at, *_RAW)), adata.raw.var)
         for key, item in adata.raw.varm.items():
             slots[*at, "raw", "varm", str(key)] = item
     _open_uns(slots, (*at, "uns"), adata.uns)
 
 
-def _in_memory(value: object) -> Any:
+def _whole(value: object) -> Any:
     adata = cast(Any, value)
+    lazy = [name for name in _PLACES if not isinstance(getattr(adata, name), pd.DataFrame)]
+    if lazy:
+        raise unsendable(f"its {lazy[0]} is read as needed: load it with to_memory()")
+    if not adata.is_view:
+        return adata
     with quiet():
-        if adata.isbacked:
-            return adata.to_memory()
-        return adata.copy() if adata.is_view else adata
+        return adata.to_memory() if adata.isbacked else adata.copy()
+
+
+def _matrix(adata: Any, matrix: object, element: str) -> object:
+    """What lies in the slot of X: the numbers, or where they are."""
+    if not adata.isbacked or isinstance(matrix, np.ndarray):
+        return matrix
+    from ovagent_jupyter.execution.handover.backed import file_matrix
+
+    return file_matrix(adata.file[element], element)
 
 
 def _open_uns(slots: Slots, at: Path, uns: Mapping[Any, object]) -> None:
@@ -110,17 +124,24 @@ def build_anndata(slots: Slots, at: Path = ()) -> object:
     frames = {name: build_frame(slots, place.under(at)) for name, place in _PLACES.items()}
     _check_names(frames)
     parts = {name: _group(slots, (*at, name)) for name in ALIGNED}
+    uns = _build_uns(slots, (*at, "uns"))
+    raw = _raw(slots, (*at, *_RAW))
+    matrix = slots.get((*at, "X"))
     with quiet():
-        adata = AnnData(
-            X=cast(Any, slots.get((*at, "X"))),
-            **cast(Any, frames),
-            **cast(Any, parts),
-            uns=cast(Any, _build_uns(slots, (*at, "uns"))),
-            raw=cast(Any, _raw(slots, (*at, *_RAW))),
-        )
+        rest = {**frames, **parts, "uns": uns}
+        if isinstance(matrix, FileMatrix) and (raw is None or isinstance(raw["X"], FileMatrix)):
+            adata = open_backed(matrix, rest, raw)
+        else:
+            # Either both are in the file or none is: anndata knows nothing between.
+            raw = raw and {**raw, "X": _in_memory(raw["X"])}
+            adata = AnnData(X=_in_memory(matrix), raw=cast(Any, raw), **cast(Any, rest))
     for name, frame in frames.items():
         _as_it_was(getattr(adata, name), frame)
     return adata
+
+
+def _in_memory(matrix: object) -> Any:
+    return matrix.read() if isinstance(matrix, FileMatrix) else matrix
 
 
 def _raw(slots: Slots, at: Path) -> dict[str, object] | None:
@@ -148,8 +169,10 @@ def _as_it_was(frame: pd.DataFrame, wanted: pd.DataFrame) -> None:
 def open_mudata(slots: Slots, value: object) -> None:
     """Add the parts of a MuData; each modality's lie under ``("mod", name)``."""
     mdata = cast(Any, value)
+    if mdata.isbacked:
+        raise unsendable("it is read from its file as needed: read it without backed=")
     with quiet():
-        mdata = mdata.copy() if mdata.is_view or mdata.isbacked else mdata
+        mdata = mdata.copy() if mdata.is_view else mdata
     slots["axis",] = int(mdata.axis)
     for name, modality in mdata.mod.items():
         slots["mod", name] = BRANCH

@@ -23,6 +23,7 @@ from ovagent_jupyter.execution.handover.fields import (
     unsendable,
     whole,
 )
+from ovagent_jupyter.execution.handover.lazy import pickled
 from ovagent_jupyter.execution.handover.segment import (
     Buffer,
     Bytes,
@@ -35,6 +36,7 @@ _DEPTH = 64
 _LONG_TEXT = 1024
 _SMALL_INT = 1 << 63
 _PART = 1 << 20
+_MANY_ROWS = 1 << 24
 _HERE = "ovagent_jupyter.execution.handover."
 
 _ENCODING_ROOMS = {
@@ -43,6 +45,9 @@ _ENCODING_ROOMS = {
     "pandas": "frames",
     "numpy": "arrays",
     "scipy": "sparse",
+    "pyarrow": "arrow",
+    "polars": "polars_frames",
+    "ovagent_jupyter": "backed",
     "datetime": "times",
     "zoneinfo": "times",
     "pytz": "times",
@@ -58,9 +63,13 @@ _DECODING_ROOMS = {
     "categorical": "columns", "nullable": "columns", "strings": "columns", "zoned": "columns",
     "periods": "columns", "intervals": "columns", "timestamp": "columns", "period": "columns",
     "interval": "columns", "na": "columns", "nat": "columns", "pandas_timedelta": "columns",
+    "sparse_column": "columns",
     "array": "arrays", "objects": "arrays", "records": "arrays", "scalar": "arrays",
     "masked": "arrays", "dtype": "arrays",
-    "sparse": "sparse",
+    "sparse": "sparse", "file_matrix": "backed",
+    "arrow_column": "arrow_columns", "arrow_strings": "arrow_columns",
+    "arrow_array": "arrow", "arrow_chunks": "arrow", "arrow_table": "arrow", "arrow_batch": "arrow",
+    "polars_series": "polars_frames", "polars_frame": "polars_frames",
     "datetime": "times", "date": "times", "time": "times", "timedelta": "times", "zone": "times",
     "int": "plain", "float": "plain", "complex": "plain", "str": "plain", "bytes": "plain",
     "list": "plain", "tuple": "plain", "set": "plain", "dict": "plain", "path": "plain",
@@ -131,16 +140,31 @@ class Encoder:
                 return node
         return self._pickle(value)
 
+    def typed(self, write: Callable[[], Node]) -> Node:
+        """The node that a room writes; None when it cannot and a pickle may take its place."""
+        aboard = len(self.buffers)
+        try:
+            return write()
+        except HandoverError:
+            if not self.allow_pickle:
+                raise
+            del self.buffers[aboard:]
+            return None
+
     def _pickle(self, value: object) -> Node:
         kind = type(value)
         if not self.allow_pickle:
+            if kind.__module__.startswith("dask."):
+                raise unsendable("it is computed as needed: bring back what compute() gives")
             raise unsendable(f"{kind.__module__}.{kind.__qualname__} has no typed form")
         if getattr(value, "__module__", None) == "__main__":
             raise unsendable("it is defined in the notebook, which the child cannot import")
         outside: list[pickle.PickleBuffer] = []
         try:
-            data = pickle.dumps(value, protocol=5, buffer_callback=outside.append)
+            data = pickled(value, outside.append)
             raw = [part.raw() for part in outside]
+        except HandoverError:
+            raise
         except Exception as error:
             why = str(error) or type(error).__name__
             raise unsendable(f"it cannot be pickled: {why}") from error
@@ -155,7 +179,9 @@ class Decoder:
         source: Where the buffers are.
         first: Number of the first buffer that the nodes mean by 0.
         count: How many buffers they may use; None for all.
-        allow_pickle: The sender is trusted; never true in the parent.
+        allow_pickle: The sender is trusted; in the parent only for what it wrote itself.
+        trusted: What is read was written by this process or the parent, where nobody else can
+            write: its content is not gone through.
     """
 
     def __init__(
@@ -165,8 +191,10 @@ class Decoder:
         first: int = 0,
         count: int | None = None,
         allow_pickle: bool = False,
+        trusted: bool = False,
     ) -> None:
         self.allow_pickle = allow_pickle
+        self.trusted = trusted
         self._source = source
         self._first = first
         self._count = count
@@ -222,6 +250,12 @@ class Decoder:
         data = self.buffer(number(node, "b"))
         data_view = memoryview(cast(Any, data))
         return pickle.loads(data_view, buffers=outside)  # noqa: S301 - from the parent, to the child
+
+
+def claim_rows(decoder: Decoder, rows: int) -> None:
+    """Take note of rows that have no byte of their own, unless a table has as many in earnest."""
+    if rows > _MANY_ROWS:
+        decoder.claim(rows)
 
 
 def _rooms(kind: type) -> list[Callable[[Encoder, object], Node]]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import tzinfo
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas._libs.sparse import IntIndex
 
 from ovagent_jupyter.execution.handover import strings
 from ovagent_jupyter.execution.handover.arrays import as_array, as_vector, from_objects
-from ovagent_jupyter.execution.handover.codec import Decoder, Encoder
+from ovagent_jupyter.execution.handover.codec import Decoder, Encoder, claim_rows
 from ovagent_jupyter.execution.handover.fields import (
     Node,
     field,
@@ -23,7 +25,7 @@ from ovagent_jupyter.execution.handover.fields import (
     unsendable,
     whole,
 )
-from ovagent_jupyter.execution.handover.times import decode_zone, encode_zone
+from ovagent_jupyter.execution.handover.times import can_show, decode_zone, encode_zone
 
 _FREQUENCY = re.compile(r"-?[0-9]{0,9}[A-Za-z]{1,8}(-[A-Za-z]{1,4}){0,3}")
 _UNITS = ("s", "ms", "us", "ns")
@@ -34,6 +36,10 @@ _NUMBERS: dict[str, Any] = {
     "Float64": pd.arrays.FloatingArray,
     "boolean": pd.arrays.BooleanArray,
 }
+_OUT_OF_TABLE = "a moment lies where its time zone is not known"
+_STORED = "iufcbmM"
+"""Kinds of numbers that a sparse column may hold."""
+_LONGEST_SPARSE = 2**31 - 1
 _CLOSED = ("left", "right", "both", "neither")
 
 
@@ -77,19 +83,45 @@ def _strings(encoder: Encoder, value: Any) -> Node:
     packed = strings.pack(encoder, texts, {str, *map(type, texts)})
     if packed is None:
         raise unsendable("its strings hold something else")
-    return {"t": "strings", "g": dtype.storage, "nan": nan, **packed}
+    return {"t": "strings", "nan": nan, **packed}
+
+
+def _arrow(encoder: Encoder, value: Any) -> Node:
+    from ovagent_jupyter.execution.handover import arrow_columns
+
+    return arrow_columns.encode(encoder, value)
+
+
+def _sparse(encoder: Encoder, value: Any) -> Node:
+    if value.sp_values.dtype.kind not in _STORED:
+        raise unsendable(f"its dtype {value.dtype} has no typed form")
+    return {
+        "t": "sparse_column",
+        "s": len(value),
+        "v": encoder.node(np.asarray(value.sp_values)),
+        "i": encoder.node(np.asarray(value.sp_index.indices)),
+        "f": encoder.node(value.fill_value),
+        "b": value.kind == "block",
+    }
 
 
 def _datetimes(encoder: Encoder, value: Any) -> Node:
     if value.tz is None:
         return None
     moments = np.asarray(value.asi8)
+    if not _shown(moments, value.unit, value.tz):
+        raise unsendable(_OUT_OF_TABLE)
     return {
         "t": "zoned",
         "u": value.unit,
         "z": encode_zone(value.tz),
         "v": encoder.node(moments),
     }
+
+
+def _shown(moments: NDArray[Any], unit: str, zone: tzinfo) -> bool:
+    there = moments[moments != np.iinfo(np.int64).min]  # the others are missing
+    return not len(there) or can_show(int(there.min()), int(there.max()), unit, zone)
 
 
 def _periods(encoder: Encoder, value: Any) -> Node:
@@ -107,7 +139,10 @@ def _intervals(encoder: Encoder, value: pd.arrays.IntervalArray) -> Node:
 
 def _timestamp(_: Encoder, value: pd.Timestamp) -> Node:
     zone = None if value.tz is None else encode_zone(value.tz)
-    return {"t": "timestamp", "v": int(value.asm8.view("i8")), "u": value.unit, "z": zone}
+    moment = int(value.asm8.view("i8"))
+    if value.tz is not None and not can_show(moment, moment, value.unit, value.tz):
+        raise unsendable(_OUT_OF_TABLE)
+    return {"t": "timestamp", "v": moment, "u": value.unit, "z": zone}
 
 
 def _timedelta(_: Encoder, value: pd.Timedelta) -> Node:
@@ -129,7 +164,9 @@ _ENCODERS: dict[type, Callable[[Encoder, Any], Node]] = {
     pd.arrays.FloatingArray: _nullable,
     pd.arrays.BooleanArray: _nullable,
     pd.arrays.StringArray: _strings,
-    pd.arrays.ArrowStringArray: _strings,
+    pd.arrays.ArrowStringArray: _arrow,
+    pd.arrays.ArrowExtensionArray: _arrow,
+    pd.arrays.SparseArray: _sparse,
     pd.arrays.DatetimeArray: _datetimes,
     pd.arrays.PeriodArray: _periods,
     pd.arrays.IntervalArray: _intervals,
@@ -143,7 +180,8 @@ _ENCODERS: dict[type, Callable[[Encoder, Any], Node]] = {
 def column_values(values: pd.Series[Any] | pd.Index[Any]) -> object:
     """What holds a column's values: a numpy array where there is one, else pandas' own."""
     if isinstance(values.dtype, np.dtype):
-        return np.asarray(values)
+        # Not asarray: what numpy asks a series for by name, pandas looks for among all row names.
+        return values.to_numpy()
     return values.array
 
 
@@ -193,11 +231,8 @@ def _read_nullable(decoder: Decoder, node: Node) -> object:
 
 
 def _read_strings(decoder: Decoder, node: Node) -> object:
-    storage = text(node, "g")
-    if storage not in ("python", "pyarrow"):
-        raise malformed("strings are stored in an unknown way")
     missing = np.nan if flag(node, "nan") else pd.NA
-    dtype = pd.StringDtype(cast(Any, storage), na_value=missing)
+    dtype: Any = pd.StringDtype("python", na_value=missing)
     values = from_objects(strings.unpack(decoder, node))
     values[pd.isna(values)] = missing
     return pd.array(values, dtype=dtype)
@@ -213,6 +248,8 @@ def _zoned(moments: NDArray[Any], unit: str, node: Node) -> Any:
         raise malformed("moments are not 64-bit numbers")
     naive = pd.DatetimeIndex(moments.view(f"M8[{unit}]"))
     zone = decode_zone(field(node, "z"))
+    if not _shown(moments, unit, zone):
+        raise malformed(_OUT_OF_TABLE)
     return naive.tz_localize("UTC").tz_convert(zone)
 
 
@@ -229,12 +266,34 @@ def _read_intervals(decoder: Decoder, node: Node) -> object:
     return pd.arrays.IntervalArray.from_arrays(left, right, closed=_closed(node))
 
 
+def _read_sparse(decoder: Decoder, node: Node) -> object:
+    size = number(node, "s", 0, _LONGEST_SPARSE)
+    claim_rows(decoder, size)
+    values = as_vector(decoder.value(field(node, "v")), _STORED)
+    places = as_vector(decoder.value(field(node, "i")), "i")
+    if len(values) != len(places) or places.dtype != np.int32:
+        raise malformed("the places of a sparse column do not fit its values")
+    if len(places) and (places[0] < 0 or places[-1] >= size or (np.diff(places) <= 0).any()):
+        raise malformed("the places of a sparse column are out of order")
+    fill = decoder.value(field(node, "f"))
+    if not pd.api.types.is_scalar(fill) or isinstance(fill, str | bytes):
+        raise malformed("a sparse column is filled with something else than a number")
+    index = cast(Any, IntIndex)(size, places)
+    index = index.to_block_index() if flag(node, "b") else index
+    dtype = cast(Any, pd.SparseDtype)(values.dtype, fill)
+    # The public ways in differ between pandas 2 and 3; what both call is this.
+    kind: Any = pd.arrays.SparseArray
+    return cast(object, kind._simple_new(values, index, dtype))
+
+
 def _read_timestamp(_: Decoder, node: Node) -> object:
-    moment = np.datetime64(number(node, "v", -(2**63)), cast(Any, _unit(node)))
-    value = pd.Timestamp(moment)
+    moment, unit = number(node, "v", -(2**63)), _unit(node)
+    value = pd.Timestamp(np.datetime64(moment, cast(Any, unit)))
     if field(node, "z") is None:
         return value
     zone = decode_zone(field(node, "z"))
+    if not can_show(moment, moment, unit, zone):
+        raise malformed(_OUT_OF_TABLE)
     return value.tz_localize("UTC").tz_convert(zone)
 
 
@@ -265,6 +324,7 @@ DECODERS: dict[str, Callable[[Decoder, Node], object]] = {
     "categorical": _read_categorical,
     "nullable": _read_nullable,
     "strings": _read_strings,
+    "sparse_column": _read_sparse,
     "zoned": _read_zoned,
     "periods": _read_periods,
     "intervals": _read_intervals,

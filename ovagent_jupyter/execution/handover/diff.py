@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, cast
 
 from ovagent_jupyter.errors import HandoverError
 from ovagent_jupyter.execution.handover.aligned import take
 from ovagent_jupyter.execution.handover.codec import same
+from ovagent_jupyter.execution.handover.kept import Kept
+from ovagent_jupyter.execution.handover.left_behind import shown
 from ovagent_jupyter.execution.handover.objects import kind_of
-from ovagent_jupyter.execution.handover.packing import NEW
+from ovagent_jupyter.execution.handover.packing import NEW, frame_places
 from ovagent_jupyter.execution.handover.rebuild import Delta, Rebuilt
 from ovagent_jupyter.execution.handover.report import (
     ARROW,
@@ -18,30 +20,45 @@ from ovagent_jupyter.execution.handover.report import (
     TIMES,
     ObjectDiff,
     SlotChange,
-    shown,
 )
-from ovagent_jupyter.execution.handover.slots import BRANCH, Path, Slots, Tree, encode_slot
+from ovagent_jupyter.execution.handover.saved import Saved
+from ovagent_jupyter.execution.handover.slots import (
+    BRANCH,
+    ROWS,
+    WITHOUT_INDEX,
+    Path,
+    Tree,
+    encode_slot,
+)
 
 _Kind = Literal["added", "changed", "removed"]
-_LABELS = ("columns", "obs_columns", "var_columns")
 _WITH_SHAPE = ("obsm", "varm", "obsp", "varp")
 
 
-def diff_delta(delta: Delta, own: Tree, rebuilt: Rebuilt) -> ObjectDiff:
-    """How a rebuilt object differs from the parent's."""
+def diff_delta(delta: Delta, own: Kept, rebuilt: Rebuilt) -> ObjectDiff:
+    """How a rebuilt object differs from what was handed over."""
     kinds: dict[str, set[_Kind]] = {}
     paths: dict[str, Path] = {}
+    frames = [*frame_places(own.paths), *frame_places(Tree(own.kind, rebuilt.slots))]
+    labels = {place.columns for place in frames}
+    counted = {ROWS} if own.kind in WITHOUT_INDEX else {place.index for place in frames}
+    counted -= {path for path in counted if "raw" in path[:-1]}  # told as one thing
     for entry in delta.entries:
-        if entry.state == NEW and _differs(entry.path, own.slots, rebuilt):
-            _note(kinds, paths, entry.path, "changed" if entry.path in own.slots else "added")
+        if entry.path in labels:
+            continue
+        if entry.state == NEW and _differs(entry.path, own, rebuilt):
+            _note(kinds, paths, entry.path, "changed" if entry.path in own else "added")
     for path in delta.gone:
-        if path in own.slots and path not in rebuilt.slots:
+        if path in own and path not in rebuilt.slots:
             _note(kinds, paths, path, "removed")
     changes = [
-        _change(label, paths[label], found, own.slots, rebuilt) for label, found in kinds.items()
+        _counting(label, paths[label], own, rebuilt)
+        if paths[label] in counted and paths[label] in rebuilt.slots
+        else _change(label, paths[label], found, own, rebuilt)
+        for label, found in kinds.items()
     ]
     changes.sort(key=lambda change: change.path not in COUNTED)
-    slots = tuple(changes) or _only_order(delta)
+    slots = tuple(changes) or _only_order(delta, labels)
     return ObjectDiff(delta.name, "changed", slots)
 
 
@@ -51,9 +68,9 @@ def _note(kinds: dict[str, set[_Kind]], paths: dict[str, Path], path: Path, kind
     paths.setdefault(label, path)
 
 
-def _only_order(delta: Delta) -> tuple[SlotChange, ...]:
+def _only_order(delta: Delta, labels: Collection[Path]) -> tuple[SlotChange, ...]:
     for entry in delta.entries:
-        if entry.state == NEW and entry.path and entry.path[-1] in _LABELS:
+        if entry.state == NEW and entry.path in labels:
             where = label_of(entry.path).replace("_columns", "")
             return (SlotChange(where, "changed", "columns in another order"),)
     return (SlotChange("", "changed", "in another order"),)
@@ -72,14 +89,12 @@ def label_of(path: Path) -> str:
     return "/".join(shown(str(step), 60) for step in (*lead, *inside))
 
 
-def _differs(path: Path, own: Slots, rebuilt: Rebuilt) -> bool:
+def _differs(path: Path, own: Kept, rebuilt: Rebuilt) -> bool:
     """Whether a slot differs by more than the cells and genes that went."""
-    if path[-1:] and path[-1] in _LABELS:
-        return False
-    if path not in own:
+    if path not in own or not rebuilt.moved:
         return True
     before, after = own[path], rebuilt.slots[path]
-    if not rebuilt.moved or before is BRANCH or after is BRANCH:
+    if before is BRANCH or after is BRANCH:
         return True
     try:
         expected = take(before, path, rebuilt.moved)
@@ -88,31 +103,31 @@ def _differs(path: Path, own: Slots, rebuilt: Rebuilt) -> bool:
         return True
 
 
-def _change(label: str, path: Path, found: set[_Kind], own: Slots, rebuilt: Rebuilt) -> SlotChange:
-    name = path[-1] if path else ""
-    before, after = own.get(path), rebuilt.slots.get(path)
-    if name in COUNTED and path[:1] != ("raw",) and path in rebuilt.slots:
-        return SlotChange(label, "changed", _count(str(name), path, before, after, rebuilt))
+def _change(label: str, path: Path, found: set[_Kind], own: Kept, rebuilt: Rebuilt) -> SlotChange:
     kind = next(iter(found)) if len(found) == 1 else "changed"
     if len(path) > 1 and path[0] == "uns" and kind != "changed":
         top = path[:2]
         kind = {True: kind, False: "changed"}[(top in own) != (top in rebuilt.slots)]
     if path[0:1] == ("raw",):
         kind = "changed" if ("raw",) in own and ("raw",) in rebuilt.slots else kind
-        before, after = own.get(("raw", "X")), rebuilt.slots.get(("raw", "X"))
-    return SlotChange(label, kind, "" if kind == "removed" else _slot_note(path, before, after))
+        path = ("raw", "X")
+    if kind == "removed":
+        return SlotChange(label, kind)
+    return SlotChange(label, kind, _slot_note(path, own, rebuilt.slots.get(path)))
 
 
-def _count(name: str, path: Path, before: Any, after: Any, rebuilt: Rebuilt) -> str:
-    things = COUNTED[name]
-    change = len(after) - len(before)
+def _counting(label: str, path: Path, own: Kept, rebuilt: Rebuilt) -> SlotChange:
+    """How the cells, genes or rows changed."""
+    things = COUNTED[str(path[-1])]
+    change = len(cast(Any, rebuilt.slots[path])) - len(cast(Any, own[path]))
     if change:
         things = things if abs(change) > 1 else things[:-1]
-        return f"{'+' if change > 0 else MINUS}{abs(change)} {things}"
-    return f"{things} {'renamed' if rebuilt.moved.get(path) is None else 'reordered'}"
+        return SlotChange(label, "changed", f"{'+' if change > 0 else MINUS}{abs(change)} {things}")
+    how = "renamed" if rebuilt.moved.get(path) is None else "reordered"
+    return SlotChange(label, "changed", f"{things} {how}")
 
 
-def _slot_note(path: Path, before: object, after: object) -> str:
+def _slot_note(path: Path, own: Kept, after: object) -> str:
     inside = path[2:] if path[:1] == ("mod",) else path
     group = inside[0] if inside else ""
     if group in ("obs", "var", "column"):
@@ -120,6 +135,7 @@ def _slot_note(path: Path, before: object, after: object) -> str:
         return "" if categories is None else _plural(len(categories), "level")
     if group in _WITH_SHAPE:
         return shape_of(after)
+    before = own.get(path)
     if not inside:
         was, now = describe(before), describe(after)
         return f"{was} {ARROW} {now}" if was != now else ""
@@ -154,12 +170,13 @@ def form_of(value: object) -> str:
 
 def describe(value: object) -> str:
     """What a new object is, in a few words: ``DataFrame 20 × 5``."""
-    name = {"anndata": "AnnData", "mudata": "MuData", "dataframe": "DataFrame"}.get(kind_of(value))
+    kind = kind_of(value)
+    name = {"anndata": "AnnData", "mudata": "MuData", "dataframe": "DataFrame"}.get(kind)
     name = name or type(value).__name__
     extents = shape_of(value)
-    if extents and name not in ("AnnData", "MuData", "DataFrame", "Series"):
-        kind = getattr(value, "format", "array")
-        return f"{kind} {extents} {getattr(value, 'dtype', '')}".strip()
+    if extents and kind in ("value", "dict") and name not in ("Series", "RecordBatch"):
+        form = getattr(value, "format", "array")
+        return f"{form} {extents} {getattr(value, 'dtype', '')}".strip()
     if not extents and isinstance(value, list | tuple | set | dict | frozenset):
         return f"{name} of {len(value)}"
     if isinstance(value, bool | int | float):
@@ -167,9 +184,13 @@ def describe(value: object) -> str:
     return f"{name} {extents}".strip()
 
 
-def diff_whole(name: str, value: object, sent: Mapping[str, object]) -> ObjectDiff:
+def diff_whole(name: str, value: object, sent: Mapping[str, Saved]) -> ObjectDiff:
     """How a new object, or one that took an old one's name, is told."""
     if name not in sent:
         return ObjectDiff(name, "added", (SlotChange("", "added", shown(describe(value))),))
-    note = f"{describe(sent[name])} {ARROW} {describe(value)}"
+    try:
+        before = describe(sent[name].restore())
+    except HandoverError:
+        before = sent[name].kind
+    note = f"{before} {ARROW} {describe(value)}"
     return ObjectDiff(name, "changed", (SlotChange("", "changed", shown(note)),))

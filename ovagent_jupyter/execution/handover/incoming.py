@@ -1,15 +1,15 @@
-"""The way back: what the child wrote is copied, checked and built; nothing in it is executed."""
+"""The way back: what the child sent is checked and built; nothing in it is executed."""
 
 from __future__ import annotations
 
 import keyword
-import os
-import stat
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ovagent_jupyter.errors import HandoverError
+from ovagent_jupyter.execution.handover.answer import Answer
+from ovagent_jupyter.execution.handover.blob import Blob
 from ovagent_jupyter.execution.handover.codec import Decoder
 from ovagent_jupyter.execution.handover.diff import diff_delta, diff_whole
 from ovagent_jupyter.execution.handover.fields import (
@@ -21,138 +21,107 @@ from ovagent_jupyter.execution.handover.fields import (
     text,
     whole,
 )
-from ovagent_jupyter.execution.handover.objects import assemble, open_object
-from ovagent_jupyter.execution.handover.packing import CHANGES_FILE, NEW
+from ovagent_jupyter.execution.handover.kept import Kept
+from ovagent_jupyter.execution.handover.left_behind import LeftBehind, shown
+from ovagent_jupyter.execution.handover.objects import assemble
+from ovagent_jupyter.execution.handover.packing import NEW
 from ovagent_jupyter.execution.handover.rebuild import Delta, Entry, rebuild
-from ovagent_jupyter.execution.handover.report import Changes, LeftBehind, ObjectDiff, shown
-from ovagent_jupyter.execution.handover.segment import HEADER_CAP, FileSource, places, read_header
+from ovagent_jupyter.execution.handover.report import Changes, ObjectDiff
+from ovagent_jupyter.execution.handover.saved import Saved
 from ovagent_jupyter.execution.handover.slots import Slots, Tree, decode_slot, read_path
 
+if TYPE_CHECKING:
+    from ovagent_jupyter.execution.handover.store import Store
+
 SIZE_CAP = 32 << 30
-"""Largest file that is read, in bytes; never more than three quarters of the memory."""
+"""Largest answer that is read, in bytes; never more than three quarters of the memory."""
 _MOST_NAMES = 1000
 _MOST_NOTICES = 1000
 _LONGEST_NAME = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What an answer is read against: what was handed over, and where it lies."""
+
+    saved: Mapping[str, Saved] = field(default_factory=dict)
+    """The objects as they were."""
+    blobs: Sequence[Blob] = ()
+    """What was sent of them, by the numbers that the child knows."""
+    live: Mapping[str, object] = field(default_factory=dict)
+    """The user's own objects, which may have changed meanwhile."""
+
+
 def read_changes(
-    outbox: Path | int,
-    sent: Mapping[str, object],
+    answer: int,
+    handed: Handed,
+    store: Store,
     *,
     outputs: Collection[str] | None = None,
     size_cap: int = SIZE_CAP,
 ) -> Changes:
-    """What the child wrote to its outbox, against what it was sent; the file is removed.
+    """What the child sent back, against what was handed over.
 
-    Everything in the file is untrusted: it is opened by name below the directory, copied
-    before it is checked, and used only when all of it holds together.
+    A kept part of an object is what was handed over, also where the user has changed the object
+    since: the result of a turn is what the code was given, plus what it did.
+
+    Everything in the answer is untrusted: it lies where nobody can change it, or it is copied,
+    before it is checked; and it is used only when all of it holds together.
 
     Args:
-        outbox: The directory the child writes to, or an open descriptor of it.
-        sent: The parent's own objects, by name; they are not changed.
+        answer: The open file that the child sent; it is owned, and closed.
+        handed: What was handed over; it is not changed.
+        store: Knows afterwards where the arrays of the new objects lie.
         outputs: Names that may be new; None allows any public name.
-        size_cap: Largest file to read, in bytes.
+        size_cap: Largest answer to read, in bytes.
 
     Raises:
-        HandoverError: There is nothing, or it is malformed; nothing of it was used.
+        HandoverError: It is malformed; nothing of it was used.
     """
-    with _opened(outbox) as directory, _changes_file(directory) as descriptor:
-        try:
-            return _read(descriptor, sent, outputs, size_cap)
-        except HandoverError:
-            raise
-        except Exception as error:
-            raise malformed(shown(f"{type(error).__name__}: {error}")) from error
-
-
-@contextmanager
-def _opened(outbox: Path | int) -> Iterator[int]:
-    if isinstance(outbox, int):
-        yield outbox
-        return
     try:
-        directory = os.open(outbox, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unreadable(error) from error
-    try:
-        yield directory
-    finally:
-        os.close(directory)
-
-
-@contextmanager
-def _changes_file(directory: int) -> Iterator[int]:
-    # NONBLOCK: a pipe in the file's place must not make us wait.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        descriptor = os.open(CHANGES_FILE, flags, dir_fd=directory)
-    except OSError as error:
-        _remove(directory)
-        raise _unreadable(error) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-        _remove(directory)
-
-
-def _remove(directory: int) -> None:
-    # An old answer must not be taken for that of a later turn.
-    with suppress(OSError):
-        os.unlink(CHANGES_FILE, dir_fd=directory)
-
-
-def _unreadable(error: OSError) -> HandoverError:
-    return HandoverError(
-        "The child's results cannot be read.",
-        why=str(error.strerror or error),
-        next_step="Run the cell again; if it happens again, restart the child.",
+        with Answer.opened(answer, store, handed.blobs, size_cap) as source:
+            reading = _Reading(source, handed, outputs)
+            reading.read_all(source.header)
+    except HandoverError:
+        raise
+    except Exception as error:
+        raise malformed(shown(f"{type(error).__name__}: {error}")) from error
+    meanwhile = tuple(
+        name
+        for name in reading.objects
+        if name in handed.live and handed.saved[name].differs(handed.live[name])
     )
-
-
-def _read(
-    descriptor: int, sent: Mapping[str, object], outputs: Collection[str] | None, cap: int
-) -> Changes:
-    about = os.fstat(descriptor)
-    if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
-        raise malformed("the results are not a file of their own")
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if about.st_size > min(cap, memory * 3 // 4):
-        raise malformed(f"the results claim {about.st_size / 1e9:.1f} GB")
-    header, start = read_header(descriptor, about.st_size, HEADER_CAP)
-    source = FileSource(descriptor, places(header, start, about.st_size), about.st_size)
-    reading = _Reading(source, sent, outputs)
-    nodes = items(header, "objects")
-    if len(nodes) > _MOST_NAMES:
-        raise malformed("there are too many objects")
-    for node in nodes:
-        reading.read(table(node))
-    reading.notices(items(header, "left"))
-    return Changes(reading.objects, tuple(reading.diffs), tuple(reading.left))
+    return Changes(reading.objects, tuple(reading.diffs), tuple(reading.left), meanwhile)
 
 
 class _Reading:
-    """The objects of one file, read one after the other.
+    """The objects of one answer, read one after the other.
 
     Args:
-        source: Gives private copies of the file's buffers.
-        sent: The parent's own objects.
+        source: Gives buffers that nobody else can write to.
+        handed: What the child was given.
         outputs: Names that may be new.
     """
 
-    def __init__(
-        self, source: FileSource, sent: Mapping[str, object], outputs: Collection[str] | None
-    ) -> None:
+    def __init__(self, source: Answer, handed: Handed, outputs: Collection[str] | None) -> None:
         self._source = source
-        self._sent = sent
+        self._handed = handed
         self._outputs = outputs
         self._seen: set[str] = set()
         self.objects: dict[str, object] = {}
         self.diffs: list[ObjectDiff] = []
         self.left: list[LeftBehind] = []
 
-    def read(self, node: Mapping[str, Node]) -> None:
-        """Take in one object of the header."""
+    def read_all(self, header: Mapping[str, Node]) -> None:
+        """Take in all objects of a header, and what it says of others."""
+        nodes = items(header, "objects")
+        if len(nodes) > _MOST_NAMES:
+            raise malformed("there are too many objects")
+        for node in nodes:
+            self._read(table(node))
+        self._notices(items(header, "left"))
+
+    def _read(self, node: Mapping[str, Node]) -> None:
         name, state = text(node, "name"), text(node, "state")
         self._check_name(name, new=state == "whole")
         if state == "same":
@@ -170,7 +139,7 @@ class _Reading:
         if name in self._seen:
             raise malformed("an object is listed twice")
         self._seen.add(name)
-        if name in self._sent:
+        if name in self._handed.saved:
             return
         allowed = self._outputs is None or name in self._outputs
         public = name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("_")
@@ -191,11 +160,12 @@ class _Reading:
                 raise malformed("a slot is in an unknown state, or pickled")
 
     def _delta(self, name: str, node: Mapping[str, Node]) -> None:
-        if name not in self._sent:
+        saved = self._handed.saved.get(name)
+        if saved is None:
             raise malformed("changes were sent for an object that the child was not sent")
         gone = frozenset(read_path(path) for path in items(node, "gone"))
         delta = Delta(name, text(node, "kind"), self._entries(node), gone)
-        own = open_object(self._sent[name])
+        own = Kept(saved, self._handed.live.get(name))
         rebuilt = rebuild(delta, own)
         self.objects[name] = rebuilt.value
         self.left.extend(rebuilt.left)
@@ -209,10 +179,9 @@ class _Reading:
             slots[entry.path] = entry.value
         value = assemble(Tree(text(node, "kind"), slots))
         self.objects[name] = value
-        self.diffs.append(diff_whole(name, value, self._sent))
+        self.diffs.append(diff_whole(name, value, self._handed.saved))
 
-    def notices(self, nodes: list[Node]) -> None:
-        """Take in what the child says it could not send."""
+    def _notices(self, nodes: list[Node]) -> None:
         for node in nodes[:_MOST_NOTICES]:
             match node:
                 case [str() as path, str() as reason]:

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any, cast
 
 from ovagent_jupyter.execution.handover.fields import malformed
 from ovagent_jupyter.execution.handover.slots import Slots, Tree, build_dict, open_dict, opens
+
+_HERE = "ovagent_jupyter.execution.handover."
+_KINDS = {
+    "mudata": {"MuData": "mudata"},
+    "anndata": {"AnnData": "anndata"},
+    "pandas": {"DataFrame": "dataframe"},
+    "pyarrow": {"Table": "arrow"},
+    "polars": {"DataFrame": "polars"},
+}
+"""Package → class → kind."""
+_ROOMS = {
+    "mudata": ("annotated", "open_mudata", "build_mudata"),
+    "anndata": ("annotated", "open_anndata", "build_anndata"),
+    "dataframe": ("table", "open_table", "build_table"),
+    "arrow": ("arrow", "open_table", "build_table"),
+    "polars": ("polars_frames", "open_frame", "build_frame"),
+}
+"""Kind → the module here that takes such an object apart, and its two functions for it."""
 
 
 def kind_of(value: object) -> str:
@@ -15,37 +35,22 @@ def kind_of(value: object) -> str:
         module = cast(Any, sys.modules.get(package))
         for name, kind in names.items() if module else ():
             if isinstance(value, getattr(module, name, ())):
-                ours = type(value).__module__.partition(".")[0] in ("anndata", "mudata", "pandas")
+                # A class of somebody else's may carry more than its parts.
+                ours = type(value).__module__.partition(".")[0] in _KINDS
                 return kind if ours else "value"
     return "dict" if opens(value) else "value"
-
-
-_KINDS = {
-    "mudata": {"MuData": "mudata"},
-    "anndata": {"AnnData": "anndata"},
-    "pandas": {"DataFrame": "dataframe"},
-}
 
 
 def open_object(value: object) -> Tree:
     """The parts of an object; arrays are the object's own, not copies.
 
-    A view of an AnnData is materialised, a backed one loaded.
+    A view of an AnnData is materialised; the X of a backed one stays in its file.
     """
     kind = kind_of(value)
     slots: Slots = {}
-    if kind == "anndata":
-        from ovagent_jupyter.execution.handover import annotated
-
-        annotated.open_anndata(slots, value)
-    elif kind == "mudata":
-        from ovagent_jupyter.execution.handover import annotated
-
-        annotated.open_mudata(slots, value)
-    elif kind == "dataframe":
-        from ovagent_jupyter.execution.handover import table
-
-        table.open_frame(slots, table.FRAME, value)
+    if kind in _ROOMS:
+        module, take_apart, _ = _ROOMS[kind]
+        cast(Callable[[Slots, object], None], _function(module, take_apart))(slots, value)
     elif kind == "dict":
         open_dict(slots, (), cast(dict[object, object], value))
     else:
@@ -60,17 +65,15 @@ def assemble(tree: Tree) -> object:
         HandoverError: The parts do not make one.
     """
     slots = tree.slots
-    if tree.kind in ("anndata", "mudata"):
-        from ovagent_jupyter.execution.handover import annotated
-
-        build = annotated.build_anndata if tree.kind == "anndata" else annotated.build_mudata
-        return build(slots)
-    if tree.kind == "dataframe":
-        from ovagent_jupyter.execution.handover import table
-
-        return table.build_frame(slots, table.FRAME)
+    if tree.kind in _ROOMS:
+        module, _, build = _ROOMS[tree.kind]
+        return cast(Callable[[Slots], object], _function(module, build))(slots)
     if tree.kind == "dict":
         return build_dict(slots, ())
     if tree.kind != "value" or set(slots) != {()}:
         raise malformed("an object is of an unknown kind")
     return slots[()]
+
+
+def _function(module: str, name: str) -> object:
+    return getattr(import_module(_HERE + module), name)

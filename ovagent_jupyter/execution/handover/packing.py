@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from ovagent_jupyter.errors import HandoverError
 from ovagent_jupyter.execution.handover.codec import Encoded
 from ovagent_jupyter.execution.handover.fields import Node, unsendable
-from ovagent_jupyter.execution.handover.report import LeftBehind, dotted
+from ovagent_jupyter.execution.handover.left_behind import LeftBehind, dotted
 from ovagent_jupyter.execution.handover.segment import HEADER_CAP, Buffer, dumps
 from ovagent_jupyter.execution.handover.slots import Path, Tree, encode_slot
 
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover.table import Place
 
-CHANGES_FILE = "changes.bin"
 _SLOT_CAP = HEADER_CAP // 4
 _ROOM = 1 << 20
 """Part of the header that is kept for names and places."""
@@ -62,7 +61,11 @@ def _bounded(encoded: Encoded) -> Encoded:
 
 
 def encode_slots(
-    name: str, tree: Tree, freight: Freight, spare: Callable[[Path, object], bool] | None = None
+    name: str,
+    tree: Tree,
+    freight: Freight,
+    spare: Callable[[Path, object], bool] | None = None,
+    stands: Callable[[Path, object], bool] | None = None,
 ) -> dict[Path, Encoded | None]:
     """Each slot's travelling form; what has none is taken out of the tree and left by name.
 
@@ -72,10 +75,15 @@ def encode_slots(
         freight: Takes the notices.
         spare: In the child: whether a slot that cannot travel is as it came; it stays in the
             tree then, with None for its form. Not given in the parent, which may pickle.
+        stands: In the child: whether a slot is as it came without a look at its content; its form
+            is None too.
     """
     encoded: dict[Path, Encoded | None] = {}
     gone: set[Path] = set()
     for path, value in tree.slots.items():
+        if stands is not None and stands(path, value):
+            encoded[path] = None
+            continue
         try:
             encoded[path] = _bounded(encode_slot(value, allow_pickle=spare is None))
         except HandoverError as error:

@@ -1,4 +1,4 @@
-"""The parent's object with what the child changed: a new one, the old stays as it is."""
+"""What was handed over with what the child changed: a new object, the old stays as it is."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Final
 from ovagent_jupyter.execution.handover.aligned import (
     Positions,
     axes_of,
+    for_sure,
     independent,
     positions,
     take,
 )
 from ovagent_jupyter.execution.handover.fields import malformed
+from ovagent_jupyter.execution.handover.kept import Kept
+from ovagent_jupyter.execution.handover.left_behind import LeftBehind, dotted
 from ovagent_jupyter.execution.handover.objects import assemble
 from ovagent_jupyter.execution.handover.packing import KEPT, NEW, frame_places
-from ovagent_jupyter.execution.handover.report import LeftBehind, dotted
 from ovagent_jupyter.execution.handover.slots import BRANCH, Path, Slots, Tree
 
 
@@ -55,41 +57,42 @@ class Rebuilt:
 _WAS_NOT_SENT: Final = "it was not sent to the child, and what it belongs to changed there"
 
 
-def rebuild(delta: Delta, own: Tree) -> Rebuilt:
-    """Build the new object.
+def rebuild(delta: Delta, own: Kept) -> Rebuilt:
+    """Build the new object: what was handed over, with what the child changed.
 
     What the parent never sent is kept, where it still fits.
 
     Args:
         delta: What the child lists.
-        own: The parent's object, opened.
+        own: The object as it was handed over.
 
     Raises:
-        HandoverError: The list does not fit the parent's object, or makes no object.
+        HandoverError: The list does not fit the object, or makes none.
     """
     if delta.kind != own.kind:
         raise malformed("changes were sent for an object of another kind")
-    listed = _listed(delta, own.slots)
-    order = _order(list(listed), [path for path in own.slots if path not in delta.gone])
+    listed = _listed(delta, own)
+    order = _order(list(listed), [path for path in own if path not in delta.gone])
     fresh = {e.path: e.value for e in delta.entries if e.state == NEW}
-    moved = positions(own.slots, {**own.slots, **fresh})
+    moved = positions(own, fresh, [place.index for place in frame_places(own.paths)])
+    sure = for_sure(own, fresh, moved)
     merged: Slots = {}
     left: list[LeftBehind] = []
     for path in order:
         if path in fresh:
             merged[path] = fresh[path]
             continue
-        value = _keep(path, own.slots[path], merged, moved, known=listed.get(path) == KEPT)
-        if value is None and own.slots[path] is not None:
+        value = _keep(path, own, merged, sure, known=listed.get(path) == KEPT)
+        if value is None and own[path] is not None:
             left.append(LeftBehind(dotted(delta.name, path), _WAS_NOT_SENT))
         else:
             merged[path] = value
     tree = Tree(own.kind, merged)
-    _relabel(tree, own.slots)
+    _relabel(tree, own)
     return Rebuilt(assemble(tree), merged, moved, tuple(left))
 
 
-def _listed(delta: Delta, own: Slots) -> dict[Path, str]:
+def _listed(delta: Delta, own: Kept) -> dict[Path, str]:
     """The state of each slot that the child lists and that can be had."""
     listed: dict[Path, str] = {}
     for entry in delta.entries:
@@ -119,25 +122,23 @@ def _order(listed: list[Path], own: list[Path]) -> list[Path]:
 
 
 def _keep(
-    path: Path,
-    value: object,
-    merged: Slots,
-    moved: dict[Path, Positions | None],
-    *,
-    known: bool,
+    path: Path, own: Kept, merged: Slots, moved: dict[Path, Positions | None], *, known: bool
 ) -> object | None:
-    if known:
-        return value if value is BRANCH else independent(value)
-    if path[:1] in (("uns",), ("raw",)) or not axes_of(path):
+    if not known and (path[:1] in (("uns",), ("raw",)) or not axes_of(path)):
         above = path[:-1]
         while above and above not in merged and above[0] == "raw":
             above = above[:-1]
         if above and merged.get(above) is not BRANCH:
             return None
-    return value if value is BRANCH else take(value, path, moved)
+    value = own[path]
+    if value is BRANCH:
+        return value
+    kept = value if known else take(value, path, moved)
+    # What was kept by reference is still the user's own.
+    return independent(kept) if kept is value and own.is_shared(path) else kept
 
 
-def _relabel(tree: Tree, own: Slots) -> None:
+def _relabel(tree: Tree, own: Kept) -> None:
     places = frame_places(tree)
     if not places:
         return

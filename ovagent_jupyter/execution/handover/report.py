@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from ovagent_jupyter.execution.handover.left_behind import LeftBehind
+
+if TYPE_CHECKING:
+    from ovagent_jupyter.execution.handover.saved import Saved
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -14,25 +19,6 @@ _NAMED_ONE_BY_ONE = 3
 """Slots of one place that a summary names; of more it gives the number and the first."""
 _PLACES = ("obs_names", "var_names", "index", "X", "raw")
 """What a summary begins with: it matters most."""
-_LONGEST = 200
-
-
-def shown(text: str, longest: int = _LONGEST) -> str:
-    """Text that may come from the child, safe to print: no control characters, bounded."""
-    clean = "".join(c if c.isprintable() else "?" for c in text[: longest + 1])
-    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
-
-
-@dataclass(frozen=True, slots=True)
-class LeftBehind:
-    """One thing that could not cross the border, and why."""
-
-    path: str
-    """Where it is, as the user would write it: ``adata.uns['f']``."""
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +28,11 @@ class HandoverReport:
     names: tuple[str, ...]
     left_behind: tuple[LeftBehind, ...] = ()
     size: int = 0
-    """Bytes written."""
+    """Bytes newly written."""
+    on_disk: int = 0
+    """Bytes of what was handed over that lie on disk, because memory was short."""
+    saved: Mapping[str, Saved] = field(default_factory=dict, repr=False)
+    """Each object as it was handed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +55,7 @@ class SlotChange:
         return f"{_SIGNS[self.kind]}{self.path}" + (f" ({self.note})" if self.note else "")
 
 
-COUNTED = {"obs_names": "cells", "var_names": "genes", "index": "rows"}
+COUNTED = {"obs_names": "cells", "var_names": "genes", "index": "rows", "rows": "rows"}
 """Slots whose change is told as a number of things."""
 
 
@@ -102,6 +92,8 @@ class Changes:
     """New objects to bind: what changed, rebuilt, and new variables. The old ones are untouched."""
     diffs: tuple[ObjectDiff, ...] = ()
     left_behind: tuple[LeftBehind, ...] = ()
+    changed_meanwhile: tuple[str, ...] = ()
+    """Objects of the user that are no longer what was handed over."""
 
     def summary(self) -> str:
         """One line for each object that differs."""
@@ -123,27 +115,3 @@ def _shortened(place: str, kind: str, slots: list[SlotChange]) -> list[str]:
         return [str(slot) for slot in slots]
     first = ", ".join(slot.path.partition("/")[2] for slot in slots[:_NAMED_ONE_BY_ONE])
     return [f"{_SIGNS[kind]}{len(slots)} {place} ({first}, …)"]
-
-
-def dotted(name: str, path: Iterable[object]) -> str:
-    """A slot as the user would write it: ``adata.uns['f']``."""
-    steps = list(path)
-    text = name
-    for position, step in enumerate(steps):
-        if position == 0 and step in _ATTRIBUTES:
-            text += f".{_ATTRIBUTES[str(step)]}"
-        elif steps[0] == "raw" and position == 1:
-            text += f".{_ATTRIBUTES.get(str(step), step)}"
-        elif not (position == 0 and step == "column"):
-            text += f"[{step!r}]"
-    return shown(text)
-
-
-_ATTRIBUTES = {
-    name: name
-    for name in (
-        "X", "obs", "var", "uns", "obsm", "varm", "obsp", "varp", "layers", "raw", "mod",
-        "obs_names", "var_names", "index", "columns", "attrs",
-    )
-} | {"obs_columns": "obs.columns", "var_columns": "var.columns"}  # fmt: skip
-_ATTRIBUTES |= {"obs_attrs": "obs.attrs", "var_attrs": "var.attrs", "axis": "axis"}

@@ -21,7 +21,8 @@ Buffer = memoryview
 _MAGIC = b"OVAHAND1"
 _PREFIX = struct.Struct("<8sQ")
 _PAGE = mmap.ALLOCATIONGRANULARITY
-_LINE = 64
+LINE = 64
+"""Where a buffer may begin: at a multiple of it."""
 _SMALL = 1 << 16
 _ONE_WRITE = 1 << 30
 ROWS_CAP = 1 << 26
@@ -55,7 +56,7 @@ def layout(buffers: Sequence[Buffer]) -> list[list[int]]:
     end = 0
     for buffer in buffers:
         size = buffer.nbytes
-        start = _up(end, _PAGE if size >= _SMALL else _LINE)
+        start = _up(end, _PAGE if size >= _SMALL else LINE)
         places.append([start, size])
         end = start + size
     return places
@@ -145,6 +146,29 @@ def _pair(value: Node) -> list[Node]:
     return pair
 
 
+class Claims:
+    """Rows of indexes without a buffer, told by a sender whom nobody vouches for.
+
+    A few bytes can tell of 2^61 rows, and pandas writes all of them out when it likes.
+
+    Args:
+        size: Bytes of all that was sent.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._left = size + ROWS_CAP
+
+    def add(self, rows: int) -> None:
+        """Take note of so many rows.
+
+        Raises:
+            HandoverError: There are more than there can be.
+        """
+        self._left -= rows
+        if self._left < 0:
+            raise malformed("its indexes claim more rows than there can be")
+
+
 class FileSource:
     """Buffers of a file that somebody else may change: each is copied once, when it is taken.
 
@@ -159,7 +183,7 @@ class FileSource:
         self._table = table
         self._size = size
         self._taken: set[int] = set()
-        self._claimed = 0
+        self._claims = Claims(size)
 
     def take(self, index: int) -> Bytes:
         """A private copy; a buffer is given out once, so no two arrays can share it."""
@@ -170,43 +194,8 @@ class FileSource:
         return read_at(self._descriptor, offset, length, self._size)
 
     def claim(self, rows: int) -> None:
-        """A few bytes can tell of 2^61 rows, and pandas writes all of them out when it likes."""
-        self._claimed += rows
-        if self._claimed > self._size + ROWS_CAP:
-            raise malformed("its indexes claim more rows than there can be")
-
-
-class MappedSource:
-    """Buffers of a file from the parent, mapped: arrays are writable, the file stays as it is.
-
-    Args:
-        descriptor: The file, open for reading; may be closed afterwards.
-        table: Where each buffer lies.
-    """
-
-    def __init__(self, descriptor: int, table: Sequence[tuple[int, int]]) -> None:
-        self._table = table
-        # Two maps of the same pages: what the code may change, and what was sent.
-        self._mine = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
-        self._sent = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-
-    def take(self, index: int) -> Bytes:
-        """The buffer on copy-on-write pages; a small one is copied, to let the map go."""
-        offset, length = self._table[index]
-        if length == 0:
-            return np.empty(0, np.uint8)
-        data = np.frombuffer(self._mine, np.uint8, length, offset)
-        return data if length >= _SMALL else data.copy()
-
-    def sent(self, index: int) -> Bytes:
-        """The buffer as it was sent, read-only."""
-        offset, length = self._table[index]
-        if length == 0:
-            return np.empty(0, np.uint8)
-        return np.frombuffer(self._sent, np.uint8, length, offset)
-
-    def claim(self, rows: int) -> None:
-        """What this process or the parent wrote is believed."""
+        """Take note of an index that is told by its ends, without a buffer."""
+        self._claims.add(rows)
 
 
 class MemorySource:

@@ -29,12 +29,19 @@ _BRANCH_NODE: Final = {"t": "branch"}
 Slots = dict[Path, object]
 
 
+WITHOUT_INDEX: Final = ("arrow", "polars")
+"""Kinds of tables whose rows have no names: only their number is known."""
+ROWS: Final = ("rows",)
+"""Where that number is, as a range."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """An object in parts, in order."""
 
     kind: str
-    """``anndata``, ``mudata``, ``dataframe``, ``dict``, or ``value`` for what has no parts."""
+    """``anndata``, ``mudata``, ``dataframe``, ``arrow``, ``polars``, ``dict``, or ``value`` for
+    what has no parts."""
     slots: Slots = field(default_factory=dict)
 
 

@@ -73,21 +73,24 @@ def _read(decoder: Decoder, node: Node) -> object:
     if not parts or parts[0].dtype.kind not in _NUMERIC:
         raise malformed("a sparse matrix holds something else than numbers")
     if name in ("coo", "dok"):
-        value = _coo(parts, extents, is_array=is_array)
+        value = _coo(parts, extents, is_array=is_array, trusted=decoder.trusted)
     elif name == "dia":
         value = _dia(parts, extents, is_array=is_array)
     else:
         stored = "csr" if name == "lil" else name
-        value = _compressed(stored, parts, extents, is_array=is_array)
+        value = _compressed(stored, parts, extents, is_array=is_array, trusted=decoder.trusted)
     return value.asformat(name)
 
 
-def _coo(parts: list[NDArray[Any]], extents: tuple[int, ...], *, is_array: bool) -> Any:
+def _coo(
+    parts: list[NDArray[Any]], extents: tuple[int, ...], *, is_array: bool, trusted: bool
+) -> Any:
     data, *coords = [as_vector(part) for part in parts]
     if not 0 < len(coords) == len(extents):
         raise malformed("coordinates do not fit the shape")
     for coord, extent in zip(coords, extents, strict=True):
-        _check_indices(coord, extent)
+        if not trusted:
+            _check_indices(coord, extent)
         if len(coord) != len(data):
             raise malformed("coordinates do not fit the values")
     value = _CLASSES["coo", is_array](extents, dtype=data.dtype)
@@ -107,7 +110,12 @@ def _dia(parts: list[NDArray[Any]], extents: tuple[int, ...], *, is_array: bool)
 
 
 def _compressed(
-    name: str, parts: list[NDArray[Any]], extents: tuple[int, ...], *, is_array: bool
+    name: str,
+    parts: list[NDArray[Any]],
+    extents: tuple[int, ...],
+    *,
+    is_array: bool,
+    trusted: bool,
 ) -> Any:
     try:
         data, indices, pointers = parts
@@ -118,8 +126,9 @@ def _compressed(
         raise malformed("blocks do not fit the shape")
     rows, columns = extents[0] // block[0], extents[1] // block[1]
     major, minor = (columns, rows) if name == "csc" else (rows, columns)
-    _check_pointers(as_vector(pointers), major, len(indices))
-    _check_indices(as_vector(indices), minor)
+    if not trusted:
+        _check_pointers(as_vector(pointers), major, len(indices))
+        _check_indices(as_vector(indices), minor)
     if len(indices) != len(data) or indices.dtype != pointers.dtype:
         raise malformed("indices do not fit the values")
     kind = _CLASSES[name, is_array]

@@ -48,6 +48,16 @@ def open_frame(slots: Slots, place: Place, frame: Any) -> None:
         slots[path] = column_values(frame.iloc[:, position])
 
 
+def open_table(slots: Slots, value: object) -> None:
+    """Add the parts of a frame that is an object of its own."""
+    open_frame(slots, FRAME, value)
+
+
+def build_table(slots: Slots) -> object:
+    """The frame of its parts, where it is an object of its own."""
+    return build_frame(slots, FRAME)
+
+
 def column_paths(place: Place, columns: pd.Index[Any]) -> Iterator[Path]:
     """The path of each column; a repeated label is told apart by a count."""
     seen: Counter[str | int] = Counter()

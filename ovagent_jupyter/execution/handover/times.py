@@ -23,6 +23,8 @@ from ovagent_jupyter.execution.handover.fields import (
 
 _ZONE = re.compile(r"[A-Za-z0-9_+\-]{1,32}(/[A-Za-z0-9_+\-]{1,32}){0,3}")
 
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
 
 def encode(encoder: Encoder, value: object) -> Node:
     """The node of a date, a time or a zone, or None when it is none of them."""
@@ -86,6 +88,24 @@ def decode_zone(node: Node) -> tzinfo:
     if kind == "pytz":
         return cast(tzinfo, import_module("pytz").timezone(name))
     raise malformed("a time zone is of an unknown kind")
+
+
+def can_show(first: int, last: int, unit: str, zone: tzinfo) -> bool:
+    """Whether pandas can show moments in a zone: it reads beyond its table of a zone of pytz's.
+
+    Args:
+        first: The earliest moment, in units since 1970.
+        last: The latest.
+        unit: ``s``, ``ms``, ``us`` or ``ns``.
+        zone: The zone.
+    """
+    return type(zone).__module__.partition(".")[0] != "pytz" or in_table(first, last, unit)
+
+
+def in_table(first: int, last: int, unit: str) -> bool:
+    """Whether moments lie in the years 1678 to 2262, of which pandas knows the zones of pytz."""
+    furthest = LARGEST // (1_000_000_000 // _PER_SECOND[unit])
+    return -furthest <= first and last <= furthest
 
 
 def _read_datetime(_: Decoder, node: Node) -> datetime:

@@ -6,6 +6,7 @@ Run as a program, it tries many and prints how they ended, as JSON.
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import os
 import random
@@ -17,26 +18,33 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 from scipy import sparse
 
 from ovagent_jupyter.errors import HandoverError
-from ovagent_jupyter.execution.handover import Changes, child, read_changes
+from ovagent_jupyter.execution.handover import Changes, Handed, Store, read_changes
 from tests.execution.handover.border import Border
 
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 SENT = {
     "frame": pd.DataFrame({"a": [1, 2, 3], "c": pd.Categorical(["x", "y", None])}),
     "matrix": sparse.csr_matrix(np.eye(4)),
     "settings": {"k": 1, "deep": {"a": [1, 2]}},
     "adata": anndata.AnnData(np.eye(3, dtype="f4"), pd.DataFrame(index=list("abc"))),
+    "big": np.arange(10_000.0),
+    "table": pa.table({"a": [1, None, 3], "b": ["x", None, "é"]}),
+    "plain": pl.DataFrame({"a": [1, None, 3]}),
 }
 CODE = """
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, polars as pl, pyarrow as pa
 from scipy import sparse
 frame["n"] = pd.array([1, None, 3], dtype="Int64")
 frame["s"] = ["p", None, "é"]
@@ -50,6 +58,27 @@ genes = np.array(["g", "h"], object)
 adata.uns["rank"] = {"names": np.rec.fromarrays([genes, [1, 2]], names="a,b")}
 markers = pd.DataFrame({"g": ["a", "b"]}, index=pd.MultiIndex.from_tuples([(1, "a"), (2, "b")]))
 times = pd.period_range("2026", periods=3, freq="M")
+frame["ar"] = pd.array(["x", None, "z"], dtype="string[pyarrow]")
+frame["li"] = pd.Series([[1], None, []], dtype=pd.ArrowDtype(pa.list_(pa.int8())))
+frame["sp"] = pd.arrays.SparseArray([0, 0, 7])
+kinds = {
+    "l": pa.array([[1, None], None, [2]]), "s": pa.array([{"a": 1, "b": "x"}, None, None]),
+    "d": pa.array(["p", None, "q"]).dictionary_encode(),
+    "f": pa.array([[1, 2]] * 3, pa.list_(pa.int8(), 2)),
+    "m": pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int8())), "n": pa.nulls(3),
+    "t": pa.array([0, 1, None], pa.timestamp("ms", "UTC")), "o": pa.array([True, None, False]),
+    "x": pa.array([b"ab", None, b"cd"], pa.binary(2)),
+    "g": pa.array([1, 2, 3], pa.decimal128(5, 1)),
+    "w": pa.array(["a", None, "é"], pa.large_string()), "c": pa.array([0, 1, 2], pa.time32("s")),
+}
+for name, array in kinds.items():
+    table = table.append_column(pa.field(name, array.type, metadata={"k": name}), array)
+plain = plain.with_columns(
+    s=pl.Series(["x", None, "é"]), e=pl.Series(["a", None, "b"], dtype=pl.Enum(["b", "a"])),
+    c=pl.Series(["a", None, "b"], dtype=pl.Categorical), l=pl.Series([[{"q": "x"}], None, []]),
+    d=pl.date_range(pl.date(2026, 1, 1), pl.date(2026, 1, 3)), n=pl.Series([None] * 3),
+)
+big, again = {"as it came": big}, big
 """
 
 
@@ -67,12 +96,40 @@ def join(header: Any, body: bytes) -> bytes:
     ) + body
 
 
-def real_answer(directory: Path) -> bytes:
-    """The bytes of an answer that an honest child writes."""
-    border = Border(directory, SENT)
-    exec(CODE, border.namespace)
-    child.send(border.namespace, border.names, ["markers", "times"], str(directory))
-    return (directory / "changes.bin").read_bytes()
+@dataclass(frozen=True, slots=True)
+class Real:
+    """An answer that an honest child sends, and what it is read against."""
+
+    data: bytes
+    handed: Handed
+    store: Store
+
+    @classmethod
+    def of(cls, directory: Path) -> Real:
+        """Hand over, run code, and keep the answer."""
+        border = Border(directory, SENT)
+        exec(CODE, border.namespace)
+        descriptor = border.answer(["markers", "times", "again"])
+        with os.fdopen(descriptor, "rb") as file:
+            return cls(file.read(), border.handed, border.store)
+
+    def read(self, data: bytes, **how: Any) -> Changes:
+        """Read other bytes as if they were the answer."""
+        return self.read_file(sealed(data), **how)
+
+    def read_file(self, descriptor: int, **how: Any) -> Changes:
+        """Read an open file as if it were the answer; it is closed."""
+        return read_changes(descriptor, self.handed, self.store, **how)
+
+
+def sealed(data: bytes, size: int | None = None, *, seals: int = SEALS) -> int:
+    """Memory with these bytes that nobody can change."""
+    descriptor = os.memfd_create("forged", os.MFD_ALLOW_SEALING)
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+        file.truncate(size)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
 
 
 def used(changes: Changes) -> None:
@@ -85,6 +142,11 @@ def used(changes: Changes) -> None:
             repr(value)
         except (ValueError, OverflowError, TypeError, KeyError, IndexError, AttributeError):
             continue  # dates that no calendar knows; an error is not a crash
+        except pa.ArrowException:
+            continue
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # polars' word for the same
+                raise
 
 
 HOSTILE: list[Any] = [
@@ -94,7 +156,12 @@ HOSTILE: list[Any] = [
     {"t": "range_index", "v": [0, 2**61, 1], "n": None}, {"t": "tree", "k": "anndata", "v": []},
     "|O8", "<f8", "|V8", "<U4", "<M8[ns]", "|S1", "csr", "lil", "dok", "dia", "coo", "anndata",
     "mudata", "value", "dict", "dataframe", "whole", "delta", "same", "removed", "stays", "k",
-    "n", "s", "obs_names", "uns", "raw", "X", "D", "UTC",
+    "n", "s", "obs_names", "uns", "raw", "X", "D", "UTC", "arrow", "polars", "string", "bool",
+    "null", "int64", "large_string", "float16", ["fixed_binary", 0], ["fixed_list", 2**24, "x"],
+    {"n": 2**40, "b": [], "c": []}, {"n": 3, "b": [None], "c": []}, {"n": 0, "b": [None], "c": []},
+    ["struct", []], ["decimal", 128, 5, 1], ["dictionary", "int8", "string", False],
+    ["timestamp", "s", "../../etc"], {"n": "x", "d": "null", "u": True, "m": None},
+    {"t": "file_matrix", "p": "/etc/passwd", "e": "X", "i": [1, 2, 3]},
 ]  # fmt: skip
 
 
@@ -231,26 +298,25 @@ def grown(data: bytes, chance: random.Random) -> bytes:
 CHANGES = (changed_bytes, changed_header, changed_header, swapped_buffers, nested, grown)
 
 
-def place(directory: Path, data: bytes, chance: random.Random) -> str:
-    """Put an answer, or something else, where the parent looks for it; returns what it is."""
-    target = directory / "changes.bin"
+def opened(directory: Path, data: bytes, chance: random.Random) -> tuple[int, str]:
+    """An open file that the child sends, and what it is."""
     kind = chance.randrange(200)
     if kind == 0:
-        target.symlink_to(__file__)
-    elif kind == 1:
-        (directory / "other").write_bytes(data)
-        target.hardlink_to(directory / "other")
-    elif kind == 2:
-        os.mkfifo(target)
-    elif kind == 3:
-        target.mkdir()
-    elif kind == 4:
+        return os.open(__file__, os.O_RDONLY), "no file of its own"
+    if kind == 1:
+        ends = os.pipe()
+        os.close(ends[1])
+        return ends[0], "no file of its own"
+    if kind == 2:
+        return os.open(directory, os.O_RDONLY), "no file of its own"
+    if kind == 3:
         with socket.socket(socket.AF_UNIX) as made:
-            made.bind(str(target))
-    elif kind > 5:
-        target.write_bytes(data)
-        return "file"
-    return "no plain file"
+            return made.detach(), "no file of its own"
+    if kind == 4:
+        return sealed(data, len(data) + (1 << chance.randint(21, 36))), "sparse"
+    if kind < 40:
+        return sealed(data, seals=fcntl.F_SEAL_SHRINK), "not sealed"
+    return sealed(data), ""
 
 
 def attack(count: int, seed: int) -> Counter[str]:
@@ -258,38 +324,26 @@ def attack(count: int, seed: int) -> Counter[str]:
     ended: Counter[str] = Counter()
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        good = real_answer(directory)
-        (directory / "changes.bin").unlink(missing_ok=True)
+        real = Real.of(Path(name))
         for _ in range(count):
             change = chance.choice(CHANGES)
-            what = place(directory, change(good, chance), chance)
-            what = change.__name__ if what == "file" else what
-            ended[f"{what}: {_outcome(directory)}"] += 1
-            _clear(directory)
+            descriptor, what = opened(Path(name), change(real.data, chance), chance)
+            ended[f"{what or change.__name__}: {_outcome(real, descriptor)}"] += 1
     return ended
 
 
-def _outcome(directory: Path) -> str:
+def _outcome(real: Real, descriptor: int) -> str:
     before = copy.deepcopy(SENT["settings"])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            used(read_changes(directory, SENT))
+            used(real.read_file(descriptor))
     except HandoverError as error:
         # An honest refusal is made before memory is asked for.
         return "MemoryError" if "MemoryError" in str(error) else "HandoverError"
     except Exception as error:  # noqa: BLE001 - it is what this looks for
         return f"{type(error).__name__}: {error}"[:200]
     return "valid" if before == SENT["settings"] else "changed what was sent"
-
-
-def _clear(directory: Path) -> None:
-    for path in directory.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink()
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ import math
 import warnings
 from collections import OrderedDict
 from copy import deepcopy
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import anndata
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -111,15 +114,61 @@ FRAMES: list[object] = [
     pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("x", "a"), ("y", "a")])),
     pd.DataFrame({"c": _CATEGORIES, "o": [1, "a", [2]]}, index=pd.Index(["q", "q", "r"], name="i")),
 ]  # fmt: skip
-try:
-    import pyarrow  # noqa: F401 - with it, pandas stores strings in another way
-except ImportError:
-    pass
-else:
-    SERIES.append(pd.Series(["é", None, "b"], dtype=pd.StringDtype("pyarrow")))
-    SERIES.append(pd.Series(["é", None], dtype=pd.StringDtype("pyarrow", na_value=np.nan)))
+SERIES += [
+    pd.Series(["é", None, "b"], dtype=pd.StringDtype("pyarrow")),
+    pd.Series(["é", None], dtype=pd.StringDtype("pyarrow", na_value=np.nan)),
+    pd.Series([1, None], dtype="int64[pyarrow]"), pd.Series([], dtype="bool[pyarrow]"),
+    pd.Series([[1], None], dtype=pd.ArrowDtype(pa.list_(pa.int8()))),
+    pd.Series(["a", "b"], dtype=pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))),
+    pd.Series(pd.arrays.SparseArray([0, 0, 1, 2])),
+    pd.Series(pd.arrays.SparseArray([np.nan, 1.0], kind="block")),
+    pd.Series(pd.arrays.SparseArray([True, False], fill_value=True)),
+]  # fmt: skip
 
-ALL = PLAIN + NUMPY + SPARSE + INDEXES + SERIES + FRAMES
+_STRUCT = pa.struct([("a", pa.int8()), ("b", pa.string())])
+_MAP = pa.map_(pa.string(), pa.int64())
+ARROW: list[object] = [
+    pa.array([1, None, 3]), pa.array([True, None, False] * 7), pa.array(["a", None, "é"]),
+    pa.array(["a", ""], pa.large_string()), pa.array([b"x", None]), pa.array([]), pa.nulls(5),
+    pa.array([], pa.string()), pa.array([[1, None], None, []]), pa.array([[["a"], []], None]),
+    pa.array([{"a": 1, "b": "x"}, None], _STRUCT), pa.array([{}] * 3, pa.struct([])),
+    pa.array([[("k", 1)], None, [("z", None), ("y", 2)]], _MAP),
+    pa.array(["a", "b", None, "a"]).dictionary_encode(), pa.array([b"", None], pa.binary(0)),
+    pa.array([[1, 2], None, [3, None]], pa.list_(pa.int16(), 2)),
+    pa.array([None, []], pa.list_(pa.int8(), 0)), pa.array([b"ab", None], pa.binary(2)),
+    pa.array([Decimal("1.50"), None]), pa.array([Decimal("1.5")], pa.decimal256(50, 3)),
+    pa.array([dt.date(2026, 1, 1), None]), pa.array([dt.time(1, 2)]), pa.array([dt.timedelta(1)]),
+    pa.array([dt.datetime(2026, 1, 1, tzinfo=dt.UTC)], pa.timestamp("ms", "Europe/Paris")),
+    pa.array([np.float16(1.5)], pa.float16()),
+    pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
+    pa.array([[["a", "b", None]], None], pa.list_(pa.list_(pa.dictionary(pa.int8(), pa.string())))),
+]  # fmt: skip
+ARROW += [cast(Any, array).slice(1) for array in ARROW if len(cast(Any, array)) > 1]
+_NOTED = pa.schema([pa.field("a", pa.int8(), metadata={"k": "v"}), pa.field("a", pa.string())])
+ARROW += [
+    pa.chunked_array([[1, 2], [], [None]]), pa.chunked_array([], pa.string()),
+    pa.table([[1, 2], ["x", None]], schema=_NOTED.with_metadata({"pandas": "{}"})),
+    pa.table({"c": pa.chunked_array([["a"], ["b", None]])}), pa.table({}),
+    pa.table({"a": [1, 2, 3]}).select([]), pa.Table.from_pandas(pd.DataFrame({"q": ["x"]})),
+    pa.record_batch([pa.array([1, 2])], names=["a"]),
+    pa.record_batch([pa.array([], pa.int8())], names=["a"]),
+]  # fmt: skip
+POLARS: list[object] = [
+    pl.Series("a", [1, None, 3]), pl.Series("s", ["x", None, "é" * 30]), pl.Series([True] * 9),
+    pl.Series("c", ["x", None, "y"], dtype=pl.Categorical), pl.Series("null", [None, None]),
+    pl.Series("e", ["x", None, "y"], dtype=pl.Enum(["y", "z", "x"])),
+    pl.Series("l", [[1, None], None, []]), pl.Series("n", [[{"a": ["q"]}]]),
+    pl.Series("ar", [[1, 2], None], dtype=pl.Array(pl.Int16, 2)),
+    pl.Series("st", [{"a": 1, "b": "x"}, None]), pl.Series("b", [b"x", None]),
+    pl.Series("d", [dt.date(2026, 1, 1), None]), pl.Series("t", [dt.time(1)]),
+    pl.Series("dt", [dt.datetime(2026, 1, 1, tzinfo=ZoneInfo("Europe/Paris"))]),
+    pl.Series("du", [dt.timedelta(1)]), pl.Series("dec", [Decimal("1.5")]),
+    pl.Series("empty", [], dtype=pl.Float32), pl.Series("none", [], dtype=pl.Enum([])),
+    pl.DataFrame({"a": [1, 2], "b": ["x", None]}), pl.DataFrame(),
+    pl.DataFrame({"a": [1, 2, 3]}).head(0),
+]  # fmt: skip
+
+ALL = PLAIN + NUMPY + SPARSE + INDEXES + SERIES + FRAMES + ARROW + POLARS
 UNS: dict[str, Any] = {
     "neighbors": {"params": {"n": 15, "metric": "euclidean"}, "connectivities_key": "c"},
     "names": NUMPY[30],

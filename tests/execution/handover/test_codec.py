@@ -7,6 +7,8 @@ from typing import Any
 import anndata
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -74,7 +76,10 @@ def test_arrays_do_not_share_memory() -> None:
         [1, {"deep": object()}],
         pd.Series([1, object()]),
         np.array([object()]),
-        pd.arrays.SparseArray([0, 1]),
+        pd.arrays.SparseArray(np.array([0, "a"], object)),
+        pl.Series([object()], dtype=pl.Object),
+        pl.LazyFrame({"a": [1]}),
+        pa.array(["a"], pa.string_view()),
         type("Local", (), {}),
     ],
     ids=_label,

@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 
 from ovagent_jupyter.execution import handover
-from ovagent_jupyter.execution.handover import ObjectDiff, SlotChange, child
+from ovagent_jupyter.execution.handover import ObjectDiff, SlotChange
+from ovagent_jupyter.execution.handover.baseline import border_of
+from ovagent_jupyter.execution.handover.sending import new_names
 from tests.execution.handover.border import Border
 from tests.execution.handover.test_round_trip import HEAD, small
 
@@ -95,7 +97,8 @@ def test_new_variables_are_described(tmp_path: Path) -> None:
         "score: new, float 0.5",
         "names: new, list of 1",
     ]
-    assert child.new_names(border.namespace) == ("markers", "score", "names")
+    known = border_of(border.namespace).known
+    assert new_names(border.namespace, known) == ("markers", "score", "names")
 
 
 def test_only_what_was_asked_for_comes_back(tmp_path: Path) -> None:
@@ -129,7 +132,7 @@ def test_the_package_is_light() -> None:
     code = (
         "import sys, ovagent_jupyter.execution.handover as h; h.LeftBehind\n"
         "heavy = {'numpy', 'pandas', 'anndata', 'scipy'} & set(sys.modules); assert not heavy\n"
-        "h.export_objects, h.read_changes, h.Parcel; assert 'anndata' not in sys.modules"
+        "h.Store, h.Saved, h.read_changes, h.Handed; assert 'anndata' not in sys.modules"
     )
     root = str(Path(handover.__file__).parents[3])
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": root})

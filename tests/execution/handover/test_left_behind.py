@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import numpy as np
 import pandas as pd
-import pytest
 
-from ovagent_jupyter.errors import HandoverError
-from ovagent_jupyter.execution.handover import export_objects
 from tests.execution.handover.border import Border
 from tests.execution.handover.test_round_trip import small
 
@@ -102,6 +98,29 @@ def test_a_pickled_object_goes_there_and_stays_there(tmp_path: Path) -> None:
     assert changes.diffs[0].summary() == "adata: +uns/b"
 
 
+def never() -> None:
+    raise RuntimeError("not on this side")
+
+
+class OneWay:
+    """Something that can be pickled and not unpickled."""
+
+    def __reduce__(self) -> Any:
+        return never, ()
+
+
+def test_what_cannot_be_unpickled_is_still_the_users(tmp_path: Path) -> None:
+    adata = small()
+    adata.uns["one way"] = OneWay()
+    border = Border(tmp_path, {"adata": adata})
+    assert "one way" not in border.namespace["adata"].uns
+    changes = border.run("adata.uns['b'] = 1")
+    assert [notice.path for notice in changes.left_behind] == ["adata.uns['one way']"]
+    new: Any = changes.objects["adata"]
+    assert new.uns["one way"] is adata.uns["one way"]
+    assert new.uns["b"] == 1
+
+
 def test_what_the_child_cannot_send_stays_there(tmp_path: Path) -> None:
     border = Border(tmp_path, {"adata": small(), "n": 5})
     changes = border.run(
@@ -158,31 +177,6 @@ def test_duplicate_labels_with_one_that_cannot_travel(tmp_path: Path) -> None:
     assert new.iloc[0, 1] is LOCK
 
 
-def test_nothing_can_be_written(tmp_path: Path) -> None:
-    with pytest.raises(HandoverError) as caught:
-        export_objects({"a": np.zeros(3)}, tmp_path / "missing")
-    assert caught.value.next_step
-
-
-def test_shared_memory_is_used_only_with_room(tmp_path: Path) -> None:
-    shared, beside = tmp_path / "shm", tmp_path / "beside"
-    shared.mkdir()
-    beside.mkdir()
-    with export_objects({"a": 1}, beside, shared_memory=shared) as parcel:
-        assert parcel.path.parent == shared
-    with export_objects({"a": 1}, beside, shared_memory=tmp_path / "absent") as parcel:
-        assert parcel.path.parent == beside
-    assert list(shared.iterdir()) == list(beside.iterdir()) == []
-    parcel.close()
-
-
-def test_report_tells_names_and_size(tmp_path: Path) -> None:
-    with export_objects({"a": np.zeros(1000), "lock": LOCK}, tmp_path) as parcel:
-        assert parcel.report.names == ("a",)
-        assert parcel.report.size == parcel.path.stat().st_size > 8000
-        assert str(parcel.report.left_behind[0]).startswith("lock: it cannot be pickled")
-
-
 def test_a_left_column_keeps_its_place_when_labels_are_numbers(tmp_path: Path) -> None:
     frame = pd.DataFrame({1: [1], 2: [2], 3: [3]})
     frame[2] = pd.Series([LOCK], dtype=object)
@@ -190,3 +184,15 @@ def test_a_left_column_keeps_its_place_when_labels_are_numbers(tmp_path: Path) -
     assert new.columns.tolist() == [1, 2, 3, 4]
     assert new.columns.dtype == frame.columns.dtype
     assert new[2].iloc[0] is LOCK
+
+
+def test_rows_that_are_only_numbered_are_not_told_apart(tmp_path: Path) -> None:
+    locks = [threading.Lock() for _ in range(3)]
+    frame = pd.DataFrame({"a": [1, 2, 3], "lock": pd.Series(locks, dtype=object)})
+    border = Border(tmp_path, {"frame": frame})
+    changes = border.run("frame = frame[frame.a > 1].reset_index(drop=True)")
+    assert list(changes.objects["frame"]) == ["a"]  # type: ignore[call-overload]
+    assert [notice.path for notice in changes.left_behind] == ["frame['lock']"]
+    named = Border(tmp_path, {"frame": frame.set_index(pd.Index(list("xyz")))})
+    kept: Any = named.run("frame = frame[frame.a > 1]").objects["frame"]
+    assert kept["lock"].tolist() == locks[1:]

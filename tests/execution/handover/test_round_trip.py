@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import secrets
 import subprocess
 import sys
 import warnings
@@ -20,8 +21,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import ovagent_jupyter
-from ovagent_jupyter.execution.handover import child, export_objects, read_changes
+from ovagent_jupyter.execution.handover import Handed, Store, read_changes
 from ovagent_jupyter.execution.handover.codec import decode, encode
+from ovagent_jupyter.execution.handover.exchange import TOKEN, Exchange
+from ovagent_jupyter.execution.handover.export import compose
 from tests.execution.handover.border import Border
 from tests.execution.handover.identical import assert_identical
 from tests.execution.handover.samples import ALL, UNS, annotated
@@ -148,33 +151,42 @@ def test_changes_equal_the_same_done_here(
 
 def test_a_second_process(tmp_path: Path) -> None:
     adata = small()
-    outbox = tmp_path / "out"
-    outbox.mkdir()
-    code = f"""
+    code = """
 import sys
-from ovagent_jupyter.execution.handover import child
-child.receive(globals(), sys.argv[1])
+from ovagent_jupyter.execution.handover.receiving import receive
+from ovagent_jupyter.execution.handover.sending import send
+end, there, back, count, disk = sys.argv[1:]
+receive(globals(), int(end), there, int(count))
 adata.obs["leiden"] = adata.obs["cluster"].cat.rename_categories(["0", "1"])
 adata.X.data *= 2
-child.send(globals(), ["adata"], ["adata_mean"], {str(outbox)!r})
 adata_mean = adata.X.mean()
-child.send(globals(), ["adata"], ["adata_mean"], {str(outbox)!r})
+send(globals(), ["adata"], ["adata_mean"], int(end), back, disk=disk)
 """
     root = str(Path(ovagent_jupyter.__file__).parents[1])
-    with export_objects({"adata": adata}, tmp_path) as parcel:
-        assert parcel.path.stat().st_mode & 0o777 == 0o600
+    store, exchange = Store(), Exchange()
+    try:
+        saved = store.save({"adata": adata})
+        message = compose(saved.values(), {}, tmp_path)
+        there, back = secrets.token_bytes(TOKEN), secrets.token_bytes(TOKEN)
+        exchange.give(there, message.descriptors)
+        count = str(len(message.descriptors))
+        arguments = [str(exchange.end), there.hex(), back.hex(), count, str(tmp_path)]
         subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, str(parcel.path)],
+            [sys.executable, "-W", "ignore", "-c", code, *arguments],
             check=True,
             env={**os.environ, "PYTHONPATH": root},
+            pass_fds=[exchange.end],
         )
-    assert not parcel.path.exists()
-    changes = read_changes(outbox, {"adata": adata})
+        answer = exchange.fetch(back)
+    finally:
+        exchange.close()
+    changes = read_changes(answer, Handed(saved, message.blobs, {"adata": adata}), store)
     new: Any = changes.objects["adata"]
     assert (new.X != adata.X * 2).nnz == 0
     assert new.obs["leiden"].tolist() == ["0", "1"] * 6
     assert changes.objects["adata_mean"] == pytest.approx(new.X.mean())
     assert changes.diffs[0].summary() == "adata: ~X, +obs/leiden (2 levels)"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_what_changed_is_written(tmp_path: Path) -> None:
@@ -182,8 +194,11 @@ def test_only_what_changed_is_written(tmp_path: Path) -> None:
     adata.layers["big"] = np.zeros((12, 6), "f8").repeat(1, axis=0)
     border = Border(tmp_path, {"big": np.zeros(1_000_000), "adata": adata})
     border.namespace["adata"].obs["one"] = 1
-    child.send(border.namespace, border.names, (), str(tmp_path))
-    assert (tmp_path / "changes.bin").stat().st_size < 20_000
+    answer = border.answer()
+    try:
+        assert os.fstat(answer).st_size < 20_000
+    finally:
+        os.close(answer)
 
 
 def test_old_and_new_share_nothing(tmp_path: Path) -> None:
@@ -226,12 +241,68 @@ def test_asking_twice_gives_the_same_answer(tmp_path: Path) -> None:
 
 def test_the_next_turn_starts_from_the_new_object(tmp_path: Path) -> None:
     border = Border(tmp_path, {"adata": small()})
-    new = border.run("adata.obs['one'] = 1").objects["adata"]
-    with export_objects({"adata": new}, tmp_path) as parcel:
-        child.receive(border.namespace, str(parcel.path))
-    border.objects = {"adata": new}
+    border.put({"adata": border.run("adata.obs['one'] = 1").objects["adata"]})
     changes = border.run("adata.obs['two'] = 2")
     assert changes.diffs[0].summary() == "adata: +obs/two"
+
+
+def test_the_next_turn_sends_only_what_is_new(tmp_path: Path) -> None:
+    adata = small()
+    adata.layers["big"] = np.zeros((12, 60_000))[:, :6].copy()
+    adata.uns["big"] = np.arange(1_000_000)
+    border = Border(tmp_path, {"adata": adata})
+    border.put({"adata": adata})
+    assert border.message.new == ()
+    new: Any = border.run(f"{HEAD}adata.uns['more'] = np.arange(500_000)").objects["adata"]
+    border.put({"adata": new})
+    (segment,) = border.message.new
+    assert segment.size < 5_000_000
+    border.put({"adata": adata})
+    assert border.message.new == ()
+    border.put({"adata": new})
+    assert border.message.new == (segment,), "what was not part of the last one was let go"
+    assert_identical(new, border.namespace["adata"])
+
+
+def test_what_stands_in_the_child_is_not_built_again(tmp_path: Path) -> None:
+    objects = {"adata": small(), "numbers": [1, 2], "one": np.arange(100_000)}
+    border = Border(tmp_path, objects)
+    built = dict(border.namespace)
+    border.put(objects)
+    assert all(border.namespace[name] is built[name] for name in objects)
+    changes = border.run("other = adata; adata = adata.copy(); adata.obs['one'] = 1")
+    assert list(changes.objects) == ["adata"]
+    border.put(objects)
+    assert border.namespace["adata"] is not built["adata"]
+    assert_identical(objects["adata"], border.namespace["adata"])
+    for code in ("numbers.append(3)", "one[5] = 0", "del numbers", "adata.X.data[0] = 9"):
+        exec(code, border.namespace)
+        border.put(objects)
+        for name, value in objects.items():
+            assert_identical(value, border.namespace[name])
+    assert border.run("").objects == {}
+    border.put({"adata": border.run("adata.obs['one'] = 1").objects["adata"]})
+    assert border.namespace["adata"].obs["one"].tolist() == [1] * 12
+    border.put(objects)
+    assert "one" not in border.namespace["adata"].obs
+
+
+def test_a_hand_over_that_failed_half_way_is_built_again(tmp_path: Path) -> None:
+    border = Border(tmp_path, {"a": 1, "b": 2})
+
+    class Full(dict[str, Any]):
+        def __setitem__(self, name: str, value: object) -> None:
+            if name == "b":
+                raise MemoryError
+            super().__setitem__(name, value)
+
+    ours, border.namespace = border.namespace, Full(border.namespace)
+    with pytest.raises(MemoryError):
+        border.put({"a": 3, "b": 4})
+    border.namespace = dict(border.namespace)
+    border.put({"a": 3, "b": 4})
+    assert (border.namespace["a"], border.namespace["b"]) == (3, 4)
+    assert ours["a"] == 1
 
 
 def test_a_namespace_that_was_reset(tmp_path: Path) -> None:
@@ -261,8 +332,9 @@ def test_views_and_backed_objects(tmp_path: Path, kind: str) -> None:
     assert border.run("").objects == {}, "what did not change stays a view, or backed"
     new: Any = border.run("adata.obs['one'] = 1").objects["adata"]
     assert not new.is_view
-    assert not new.isbacked
-    assert (new.X != expected.X).nnz == 0
+    assert new.isbacked == (kind == "backed"), "a file that was not changed is not loaded"
+    loaded = new.to_memory() if new.isbacked else new
+    assert (loaded.X != expected.X).nnz == 0
     assert given_object.is_view == (kind == "view")
 
 

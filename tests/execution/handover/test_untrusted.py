@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import os
 import pickle
 import random
@@ -18,42 +19,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ovagent_jupyter.errors import HandoverError
-from ovagent_jupyter.execution.handover import Changes, read_changes
 from tests.execution.handover.border import Border
 from tests.execution.handover.forgeries import (
+    SEALS,
     SENT,
+    Real,
     join,
     mutate,
     nodes,
-    real_answer,
+    sealed,
     split,
     used,
 )
 
 
 @pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The bytes of a real answer."""
-    directory = tmp_path_factory.mktemp("good")
-    return real_answer(directory)
+def real(tmp_path_factory: pytest.TempPathFactory) -> Real:
+    """A real answer."""
+    return Real.of(tmp_path_factory.mktemp("real"))
 
 
-@pytest.fixture
-def answer(tmp_path: Path) -> Callable[[bytes], Changes]:
-    """Read an answer of these bytes."""
-
-    def read(data: bytes) -> Changes:
-        (tmp_path / "changes.bin").write_bytes(data)
-        return read_changes(tmp_path, SENT)
-
-    return read
-
-
-def test_the_real_one_is_read(good: bytes, answer: Callable[[bytes], Changes]) -> None:
-    changes = answer(good)
-    assert set(changes.objects) == {*SENT, "markers", "times"}
-    header, body = split(good)
-    assert set(answer(join(header, body)).objects) == set(changes.objects)
+def test_the_real_one_is_read(real: Real) -> None:
+    changes = real.read(real.data)
+    assert set(changes.objects) == {*SENT, "markers", "times", "again"}
+    header, body = split(real.data)
+    assert set(real.read(join(header, body)).objects) == set(changes.objects)
     used(changes)
 
 
@@ -66,24 +56,19 @@ EXAMPLES = settings(
 
 @EXAMPLES
 @given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=8))
-def test_flipped_bytes(
-    good: bytes, tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]
-) -> None:
-    data = bytearray(good)
+def test_flipped_bytes(real: Real, flips: list[tuple[int, int]]) -> None:
+    data = bytearray(real.data)
     for position, value in flips:
         data[position % len(data)] = value
-    _try(bytes(data), tmp_path_factory)
+    _try(real, bytes(data))
 
 
-def _try(data: bytes, factory: pytest.TempPathFactory) -> None:
-    directory = factory.getbasetemp() / "fuzz"
-    directory.mkdir(exist_ok=True)
-    (directory / "changes.bin").write_bytes(data)
+def _try(real: Real, data: bytes) -> None:
     before = copy.deepcopy(SENT["settings"])
     try:
-        changes = read_changes(directory, SENT)
+        changes = real.read(data)
     except HandoverError:
-        assert not (directory / "changes.bin").exists()
+        pass
     else:
         used(changes)
     assert SENT["settings"] == before
@@ -91,18 +76,16 @@ def _try(data: bytes, factory: pytest.TempPathFactory) -> None:
 
 @settings(EXAMPLES, max_examples=2500)
 @given(st.integers(0, 2**32))
-def test_changed_headers(good: bytes, tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+def test_changed_headers(real: Real, seed: int) -> None:
     chance = random.Random(seed)
-    header, body = split(good)
+    header, body = split(real.data)
     addresses = list(nodes(header))[1:]
     for _ in range(chance.randint(1, 3)):
         mutate(header, chance.choice(addresses), addresses, chance)
-    _try(join(header, body), tmp_path_factory)
+    _try(real, join(header, body))
 
 
-def test_a_pickle_is_never_opened(
-    good: bytes, answer: Callable[[bytes], Changes], tmp_path: Path
-) -> None:
+def test_a_pickle_is_never_opened(real: Real, tmp_path: Path) -> None:
     class Attack:
         def __reduce__(self) -> Any:
             return (os.mkdir, (str(tmp_path / "pwned"),))
@@ -112,127 +95,125 @@ def test_a_pickle_is_never_opened(
         "objects": [{"name": "x", "state": "whole", "kind": "value", "slots": []}],
         "left": [],
         "buffers": [[0, len(data)]],
+        "blobs": [],
     }
     slot = [[], "n", {"t": "pickle", "b": 0, "o": []}, 0, 1, False]
     for entry in (slot, [*slot[:5], True], [[], "n", [slot[2]], 0, 1, False]):
         header["objects"][0]["slots"] = [entry]  # type: ignore[index]
         with pytest.raises(HandoverError):
-            answer(join(header, data))
+            real.read(join(header, data))
     assert not (tmp_path / "pwned").exists()
 
 
 @pytest.mark.parametrize("name", ["__class__", "_x", "a b", "for", "", "x" * 300, "é-1"])
-def test_names_that_cannot_be(name: str, answer: Callable[[bytes], Changes]) -> None:
+def test_names_that_cannot_be(name: str, real: Real) -> None:
     node = {"name": name, "state": "whole", "kind": "value", "slots": [[[], "n", 1, 0, 0, False]]}
     with pytest.raises(HandoverError):
-        answer(join({"objects": [node], "left": [], "buffers": []}, b""))
+        real.read(join({"objects": [node], "left": [], "buffers": [], "blobs": []}, b""))
 
 
-def test_only_names_that_were_asked_for(tmp_path: Path, good: bytes) -> None:
-    (tmp_path / "changes.bin").write_bytes(good)
+def test_only_names_that_were_asked_for(real: Real) -> None:
     with pytest.raises(HandoverError, match="not asked for"):
-        read_changes(tmp_path, SENT, outputs=["markers"])
+        real.read(real.data, outputs=["markers"])
 
 
-def _symlink(outbox: Path, good: bytes) -> None:
-    (outbox / "real").write_bytes(good)
-    (outbox / "changes.bin").symlink_to(outbox / "real")
+def pipe() -> int:
+    near, far = os.pipe()
+    os.close(far)
+    return near
 
 
-def _hardlink(outbox: Path, good: bytes) -> None:
-    (outbox / "real").write_bytes(good)
-    (outbox / "changes.bin").hardlink_to(outbox / "real")
+def folder() -> int:
+    return os.open("/", os.O_RDONLY)
 
 
-def _fifo(outbox: Path, _: bytes) -> None:
-    os.mkfifo(outbox / "changes.bin")
+def named() -> int:
+    return os.open(__file__, os.O_RDONLY)
 
 
-def _folder(outbox: Path, _: bytes) -> None:
-    (outbox / "changes.bin").mkdir()
+def lacking_seals() -> int:
+    return sealed(b"x" * 100, seals=fcntl.F_SEAL_WRITE)
 
 
-def _claims(size: int) -> Callable[[Path, bytes], None]:
-    def write(outbox: Path, good: bytes) -> None:
-        with (outbox / "changes.bin").open("wb") as file:
-            file.write(good)
-            file.truncate(size)
-
-    return write
+def write_only() -> int:
+    descriptor = sealed(b"x" * 100_000)
+    with os.fdopen(descriptor):
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_PATH)
 
 
-def _buffers(places: list[Any]) -> Callable[[Path, bytes], None]:
-    def write(outbox: Path, _: bytes) -> None:
-        header = {"objects": [], "left": [], "buffers": places}
-        (outbox / "changes.bin").write_bytes(join(header, b"\0" * 64))
+@pytest.mark.parametrize("make", [pipe, folder, named, lacking_seals, write_only, os.eventfd])
+def test_what_is_no_file_of_a_child(real: Real, make: Callable[..., int]) -> None:
+    descriptor = make(0) if make is os.eventfd else make()
+    with pytest.raises(HandoverError) as caught:
+        real.read_file(descriptor)
+    assert caught.value.why
+    assert caught.value.next_step
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(descriptor)
 
-    return write
+
+Make = Callable[[bytes, int], int]
 
 
-def _head(head: bytes) -> Callable[[Path, bytes], None]:
-    def write(outbox: Path, _: bytes) -> None:
-        data = b"OVAHAND1" + struct.pack("<Q", len(head)) + head
-        (outbox / "changes.bin").write_bytes(data.ljust(8192, b"\0"))
+def resized(size: int) -> Make:
+    return lambda data, seals: sealed(data, size, seals=seals)
 
-    return write
+
+def buffers(places: Any, blobs: Any = ()) -> Make:
+    header = {"objects": [], "left": [], "buffers": places, "blobs": list(blobs)}
+    return lambda _, seals: sealed(join(header, b"\0" * 64), seals=seals)
+
+
+def head(text: bytes) -> Make:
+    data = b"OVAHAND1" + struct.pack("<Q", len(text)) + text
+    return lambda _, seals: sealed(data.ljust(8192, b"\0"), seals=seals)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        _symlink,
-        _hardlink,
-        _fifo,
-        _folder,
-        lambda _, __: None,
-        _claims(1 << 40),
-        _claims(100),
-        _claims(10),
-        _claims(0),
-        _buffers([[0, 2**62]]),
-        _buffers([[2**62, 1]]),
-        _buffers([[0, 32], [16, 32]]),
-        _buffers([[0, -1]]),
-        _buffers([[0]]),
-        _buffers({}),  # type: ignore[arg-type]
-        _head(b"[" * 100_000),
-        _head(b"[]"),
-        _head(b'{"objects": [], "left": [], "buffers": [], "x": NaN}'),
-        _head(b'{"objects": [' + b"1" * 5000 + b'], "left": [], "buffers": []}'),
-        _head(b"\xff\xfe"),
-        _head(b'{"objects": []}'),
+        resized(1 << 40),
+        resized(100),
+        resized(10),
+        resized(0),
+        buffers([[0, 2**62]]),
+        buffers([[2**62, 1]]),
+        buffers([[0, 32], [16, 32]]),
+        buffers([[0, -1]]),
+        buffers([[0]]),
+        buffers({}),
+        buffers([[0, 0]], [[0, 99]]),
+        buffers([[0, 0]], [[0, -1]]),
+        buffers([[0, 0]], [[1, 0]]),
+        buffers([[0, 0]], [[0, 0], [0, 0]]),
+        buffers([[0, 8]], [[0, 0]]),
+        buffers([[0, 0]], [[0]]),
+        buffers([[0, 0]], [["0", 0]]),
+        buffers([[0, 0]] * 9, [[number, 0] for number in range(9)]),
+        head(b"[" * 100_000),
+        head(b"[]"),
+        head(b'{"objects": [], "left": [], "buffers": [], "blobs": [], "x": NaN}'),
+        head(b'{"objects": [' + b"1" * 5000 + b'], "left": [], "buffers": [], "blobs": []}'),
+        head(b"\xff\xfe"),
+        head(b'{"objects": []}'),
     ],
 )
-def test_what_is_not_an_answer(
-    tmp_path: Path, good: bytes, make: Callable[[Path, bytes], None]
-) -> None:
-    make(tmp_path, good)
+@pytest.mark.parametrize("seals", [SEALS, fcntl.F_SEAL_SHRINK])
+def test_what_is_not_an_answer(real: Real, make: Make, seals: int) -> None:
     with pytest.raises(HandoverError) as caught:
-        read_changes(tmp_path, SENT)
+        real.read_file(make(real.data, seals))
     assert caught.value.why
     assert caught.value.next_step
-    assert not (tmp_path / "changes.bin").is_symlink()
 
 
-def test_the_size_cap(tmp_path: Path, good: bytes) -> None:
-    (tmp_path / "changes.bin").write_bytes(good)
+def test_memory_that_is_not_there(real: Real) -> None:
+    with pytest.raises(HandoverError, match="not there"):
+        real.read_file(sealed(real.data, 1 << 30))
+
+
+def test_the_size_cap(real: Real) -> None:
     with pytest.raises(HandoverError):
-        read_changes(tmp_path, SENT, size_cap=len(good) - 1)
-
-
-def test_a_descriptor_of_the_directory_will_do(tmp_path: Path, good: bytes) -> None:
-    (tmp_path / "changes.bin").write_bytes(good)
-    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        assert read_changes(directory, SENT).objects
-        with pytest.raises(HandoverError):
-            read_changes(directory, SENT)  # an answer is read once
-    finally:
-        os.close(directory)
-    link = tmp_path.parent / "link"
-    link.symlink_to(tmp_path)
-    with pytest.raises(HandoverError):
-        read_changes(link, SENT)
+        real.read(real.data, size_cap=len(real.data) - 1)
 
 
 def matrix_node(indices: list[int], pointers: list[int]) -> tuple[Any, bytes]:
@@ -253,6 +234,7 @@ def matrix_node(indices: list[int], pointers: list[int]) -> tuple[Any, bytes]:
         "objects": [{"name": "m", "state": "whole", "kind": "value", "slots": [slot]}],
         "left": [],
         "buffers": places,
+        "blobs": [],
     }, body
 
 
@@ -269,18 +251,18 @@ def matrix_node(indices: list[int], pointers: list[int]) -> tuple[Any, bytes]:
     ],
 )
 def test_sparse_indices_that_would_read_elsewhere(
-    answer: Callable[[bytes], Changes], indices: list[int], pointers: list[int]
+    real: Real, indices: list[int], pointers: list[int]
 ) -> None:
-    assert answer(join(*matrix_node([0, 2], [0, 1, 2]))).objects["m"].nnz == 2  # type: ignore[attr-defined]
+    assert real.read(join(*matrix_node([0, 2], [0, 1, 2]))).objects["m"].nnz == 2  # type: ignore[attr-defined]
     with pytest.raises(HandoverError):
-        answer(join(*matrix_node(indices, pointers)))
+        real.read(join(*matrix_node(indices, pointers)))
 
 
-def test_texts_are_made_safe_to_print(answer: Callable[[bytes], Changes]) -> None:
+def test_texts_are_made_safe_to_print(real: Real) -> None:
     slots = [[[], "n", {"t": "branch"}, 0, 0, False], [["\x1b[31m"], "n", 1, 0, 0, False]]
     node = {"name": "settings", "state": "delta", "kind": "dict", "slots": slots, "gone": []}
     left = [["x\x1b[2J" * 500, "why\n\x07"]]
-    changes = answer(join({"objects": [node], "left": left, "buffers": []}, b""))
+    changes = real.read(join({"objects": [node], "left": left, "buffers": [], "blobs": []}, b""))
     assert changes.diffs[0].summary().isprintable()
     assert str(changes.left_behind[0]).isprintable()
     assert len(str(changes.left_behind[0])) < 500
@@ -302,17 +284,15 @@ def test_texts_are_made_safe_to_print(answer: Callable[[bytes], Changes]) -> Non
         [[["obsm"], "n", {"t": "branch"}, 0, 0, False], [["obsm", "a", "b"], "n", 1, 0, 0, False]],
     ],
 )
-def test_changes_that_do_not_fit(answer: Callable[[bytes], Changes], slots: Any) -> None:
+def test_changes_that_do_not_fit(real: Real, slots: Any) -> None:
     node = {"name": "adata", "state": "delta", "kind": "anndata", "slots": slots, "gone": []}
     with pytest.raises(HandoverError):
-        answer(join({"objects": [node], "left": [], "buffers": []}, b""))
+        real.read(join({"objects": [node], "left": [], "buffers": [], "blobs": []}, b""))
 
 
 @pytest.mark.parametrize("rows", [2**27, 2**40, 2**61])
 @pytest.mark.parametrize("kind", ["index", "categories", "intervals", "columns"])
-def test_few_bytes_that_claim_very_many_rows(
-    answer: Callable[[bytes], Changes], rows: int, kind: str
-) -> None:
+def test_few_bytes_that_claim_very_many_rows(real: Real, rows: int, kind: str) -> None:
     long = {"t": "range_index", "v": [0, rows, 1], "n": None}
     codes = {"t": "array", "d": "|i1", "s": [1], "b": 0, "f": False, "c": ""}
     value = {
@@ -327,7 +307,9 @@ def test_few_bytes_that_claim_very_many_rows(
         whole |= {"name": "frame", "state": "delta", "kind": "dataframe", "gone": []}
         whole["slots"] = [[["index"], "k"], [["columns"], "n", long, 0, 0, False]]
     with pytest.raises(HandoverError, match="claim"):
-        answer(join({"objects": [whole], "left": [], "buffers": [[0, 1]]}, b"\0" * 64))
+        real.read(
+            join({"objects": [whole], "left": [], "buffers": [[0, 1]], "blobs": []}, b"\0" * 64)
+        )
 
 
 def test_a_long_table_may_be_numbered_anew(tmp_path: Path) -> None:

@@ -29,113 +29,175 @@ def leaving(text: str, **traits: object):
     return attack(RESULTS, text, judge, parent=True, executor=True, ritual=with_a_file, **traits)
 
 
-@answering("answers with a link to a secret")
-def answer_by_link(s: Scene) -> None:
-    import ovagent_jupyter.execution.handover.child as border
+@answering("answers with a secret itself")
+def answer_by_secret(s: Scene) -> None:
+    import ovagent_jupyter.execution.handover.sending as border
+    from ovagent_jupyter.execution.handover.exchange import bring
 
-    def send(namespace: object, names: object, outputs: object, outbox: str) -> None:
-        os.symlink(s.ssh_key, f"{outbox}/changes.bin")
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
+        try:
+            secret = os.open(s.ssh_key, os.O_RDONLY)
+        except OSError:
+            secret = os.open("/etc/hosts", os.O_RDONLY)
+        bring(end, bytes.fromhex(token), secret)
 
     border.send = send
 
 
-@answering("answers with a second name of a secret")
-def answer_by_hard_link(s: Scene) -> None:
-    import ovagent_jupyter.execution.handover.child as border
+@answering("answers with a folder")
+def answer_by_folder(s: Scene) -> None:
+    import ovagent_jupyter.execution.handover.sending as border
+    from ovagent_jupyter.execution.handover.exchange import bring
 
-    def send(namespace: object, names: object, outputs: object, outbox: str) -> None:
-        os.link(s.ssh_key, f"{outbox}/changes.bin")
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
+        bring(end, bytes.fromhex(token), os.open(".", os.O_RDONLY))
 
     border.send = send
 
 
 @answering("answers with a pipe that nobody writes to")
 def answer_by_pipe(s: Scene) -> None:
-    import ovagent_jupyter.execution.handover.child as border
+    import ovagent_jupyter.execution.handover.sending as border
+    from ovagent_jupyter.execution.handover.exchange import bring
 
-    def send(namespace: object, names: object, outputs: object, outbox: str) -> None:
-        os.mkfifo(f"{outbox}/changes.bin")
-
-    border.send = send
-
-
-@answering("puts a link to the user's folder in place of its outbox")
-def answer_by_linked_outbox(s: Scene) -> None:
-    import ovagent_jupyter.execution.handover.child as border
-
-    def send(namespace: object, names: object, outputs: object, outbox: str) -> None:
-        os.rename(outbox, f"{outbox}-gone")
-        os.symlink(os.path.dirname(s.cookies), outbox)
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
+        bring(end, bytes.fromhex(token), os.pipe()[0])
 
     border.send = send
 
 
-@answering("answers with a file that claims a hundred terabytes")
+@answering("answers with its own end of the channel")
+def answer_by_channel(s: Scene) -> None:
+    import ovagent_jupyter.execution.handover.sending as border
+    from ovagent_jupyter.execution.handover.exchange import bring
+
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
+        bring(end, bytes.fromhex(token), end)
+
+    border.send = send
+
+
+@answering("answers with two hundred open files")
+def answer_by_many(s: Scene) -> None:
+    import ovagent_jupyter.execution.handover.sending as border
+    from ovagent_jupyter.execution.handover.exchange import bring
+
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
+        for _ in range(200):
+            bring(end, bytes.fromhex(token), os.pipe()[0])
+
+    border.send = send
+
+
+@answering("writes into the channel for ever")
+def answer_by_flood(s: Scene) -> None:
+    import socket
+    import threading
+
+    import ovagent_jupyter.execution.handover.sending as border
+
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
+        def flood() -> None:
+            with socket.socket(fileno=os.dup(end)) as channel:
+                while True:
+                    channel.send(b"x" * 1000)
+
+        threading.Thread(target=flood, daemon=True).start()
+
+    border.send = send
+
+
+@answering("closes the channel")
+def answer_by_closing(s: Scene) -> None:
+    import socket
+
+    import ovagent_jupyter.execution.handover.sending as border
+
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
+        with socket.socket(fileno=os.dup(end)) as channel:
+            channel.shutdown(socket.SHUT_RDWR)
+        os.close(end)
+
+    border.send = send
+
+
+@answering("answers with memory that claims a hundred terabytes")
 def answer_sparse(s: Scene) -> None:
-    import ovagent_jupyter.execution.handover.child as border
+    import fcntl
 
-    def send(namespace: object, names: object, outputs: object, outbox: str) -> None:
-        with open(f"{outbox}/changes.bin", "wb") as file:
-            file.write(b"OVAHAND1" + (1 << 40).to_bytes(8, "little"))
-            for size in (1 << 47, 1 << 43, 1 << 40, 1 << 34):
-                try:
-                    file.truncate(size)
-                    break
-                except OSError:
-                    continue
+    import ovagent_jupyter.execution.handover.sending as border
+    from ovagent_jupyter.execution.handover.exchange import bring
+
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
+        for size in (1 << 47, 1 << 43, 1 << 40, 1 << 34):
+            memory = os.memfd_create("answer", os.MFD_ALLOW_SEALING)
+            try:
+                os.write(memory, b"OVAHAND1" + (1 << 40).to_bytes(8, "little"))
+                os.ftruncate(memory, size)
+                break
+            except OSError:
+                continue
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, 0xF)
+        bring(end, bytes.fromhex(token), memory)
 
     border.send = send
 
 
 @answering("answers with a header that is nested a hundred thousand deep")
 def answer_deep(s: Scene) -> None:
-    import ovagent_jupyter.execution.handover.child as border
+    import fcntl
 
-    def send(namespace: object, names: object, outputs: object, outbox: str) -> None:
+    import ovagent_jupyter.execution.handover.sending as border
+    from ovagent_jupyter.execution.handover.exchange import bring
+
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
         head = b'{"objects": ' + b"[" * 100_000 + b"]" * 100_000 + b', "left": []}'
-        with open(f"{outbox}/changes.bin", "wb") as file:
-            file.write(b"OVAHAND1" + len(head).to_bytes(8, "little") + head)
+        memory = os.memfd_create("answer", os.MFD_ALLOW_SEALING)
+        os.write(memory, b"OVAHAND1" + len(head).to_bytes(8, "little") + head)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, 0xF)
+        bring(end, bytes.fromhex(token), memory)
 
     border.send = send
 
 
 @answering("answers with code in a pickle")
 def answer_by_pickle(s: Scene) -> None:
+    import fcntl
     import json
     import pickle
 
-    import ovagent_jupyter.execution.handover.child as border
+    import ovagent_jupyter.execution.handover.sending as border
+    from ovagent_jupyter.execution.handover.exchange import bring
 
     class Bomb:
         def __reduce__(self) -> object:
             return exec, (f"open({s.home + '/pickled'!r}, 'w').close()",)
 
-    def send(namespace: object, names: object, outputs: object, outbox: str) -> None:
+    def send(ns: object, names: object, outputs: object, end: int, token: str, **_: object) -> None:
         body = pickle.dumps(Bomb())
-        node = {"kind": "pickle", "dtype": "O", "shape": [1]}
+        node = {"t": "pickle", "b": 0, "o": []}
         objects = [{"name": "y", "state": "whole", "kind": "value",
-                    "slots": [[[], "n", node, 0, 1, True]]}]  # fmt: skip
-        head = json.dumps({"objects": objects, "left": [], "buffers": [[0, len(body)]]}).encode()
-        start = -(-(16 + len(head)) // 4096) * 4096
-        with open(f"{outbox}/changes.bin", "wb") as file:
-            file.write(b"OVAHAND1" + len(head).to_bytes(8, "little") + head)
-            file.seek(start)
-            file.write(body)
-        with open(f"{outbox}/changes.pkl", "wb") as file:
-            file.write(body)
+                    "slots": [[[], "n", node, 0, 1, False]]}]  # fmt: skip
+        header = {"objects": objects, "left": [], "buffers": [[0, len(body)]], "blobs": []}
+        head = json.dumps(header).encode()
+        memory = os.memfd_create("answer", os.MFD_ALLOW_SEALING)
+        os.write(memory, b"OVAHAND1" + len(head).to_bytes(8, "little") + head)
+        os.pwrite(memory, body, -(-(16 + len(head)) // 4096) * 4096)
+        fcntl.fcntl(memory, fcntl.F_ADD_SEALS, 0xF)
+        bring(end, bytes.fromhex(token), memory)
 
     border.send = send
 
 
 @answering("names its answers like parts of Python")
 def answer_by_odd_names(s: Scene) -> None:
-    import ovagent_jupyter.execution.handover.child as border
+    import ovagent_jupyter.execution.handover.sending as border
 
     honest = border.send
 
-    def send(namespace: dict, names: object, outputs: object, outbox: str) -> None:  # type: ignore[type-arg]
+    def send(namespace: dict, names: object, outputs: object, *end: object, **rest: object) -> None:  # type: ignore[type-arg]
         odd = ("__builtins__", "get_ipython", "In", "print", "a" * 5000, "x.y", "__class__", "exit")
-        honest({**namespace, **dict.fromkeys(odd, 1)}, names, odd, outbox)
+        honest({**namespace, **dict.fromkeys(odd, 1)}, names, odd, *end, **rest)
 
     border.send = send
 
@@ -147,32 +209,39 @@ def answer_changing(s: Scene) -> None:
 
     import numpy as np
 
-    import ovagent_jupyter.execution.handover.child as border
+    import ovagent_jupyter.execution.handover.sending as border
+    from ovagent_jupyter.execution.handover import sealed
 
     honest = border.send
+    sealed._SEALS = fcntl.F_SEAL_SEAL
 
-    def flip(path: str) -> None:
+    def flip(descriptor: int) -> None:
         until = time.monotonic() + 1.5
-        with open(path, "r+b") as file:
-            while time.monotonic() < until:
-                for size in (100, 1 << 20):
-                    file.truncate(size)
-                    file.seek(16)
-                    file.write(os.urandom(64))
-                    file.flush()
+        while time.monotonic() < until:
+            for size in (100, 1 << 20, 16 << 20):
+                os.ftruncate(descriptor, size)
+                os.pwrite(descriptor, os.urandom(64), 16)
 
-    def send(namespace: dict, names: object, outputs: object, outbox: str) -> None:  # type: ignore[type-arg]
-        honest({**namespace, "y": np.arange(1_000_000)}, names, outputs, outbox)
-        threading.Thread(target=flip, args=(f"{outbox}/changes.bin",), daemon=True).start()
+    def send(namespace: dict, *arguments: object, **rest: object) -> None:  # type: ignore[type-arg]
+        kept: list[int] = []
+        bring = border.bring
+
+        def bring_and_keep(end: int, token: bytes, descriptor: int) -> None:
+            kept.append(os.dup(descriptor))
+            bring(end, token, descriptor)
+
+        border.bring = bring_and_keep
+        honest({**namespace, "y": np.arange(1_000_000)}, *arguments, **rest)
+        threading.Thread(target=flip, args=(kept[0],), daemon=True).start()
 
     border.send = send
 
 
 @answering("never answers")
 def answer_never(s: Scene) -> None:
-    import ovagent_jupyter.execution.handover.child as border
+    import ovagent_jupyter.execution.handover.sending as border
 
-    def send(*arguments: object) -> None:
+    def send(*arguments: object, **rest: object) -> None:
         os._exit(0)
 
     border.send = send
