@@ -63,6 +63,7 @@ async def examine(config: AgentConfig, executor: Executor) -> tuple[Check, ...]:
         *_packages(),
         *await _machine(),
         *await _child(executor),
+        *await _kept_ready(config, executor.isolation),
         *_places(config),
         Check("✓", "model", "offline: the built-in planner, no key and no network needed"),
     )
@@ -131,6 +132,25 @@ async def _child(executor: Executor) -> tuple[Check, ...]:
         return (in_force, Check("✗", "child kernel", said))
     seconds = time.monotonic() - began
     return (in_force, Check("✓", "child kernel", f"starts and runs code ({seconds:.1f} s)"))
+
+
+async def _kept_ready(config: AgentConfig, level: Isolation) -> tuple[Check, ...]:
+    """Whether a child waits before it is asked for, and how it is made."""
+    if level is Isolation.IN_PROCESS:
+        return ()
+    from ovagent_jupyter.execution.launch import LaunchOptions
+    from ovagent_jupyter.execution.warm import try_to_keep
+
+    name = "child kept ready"
+    try:
+        none, started = await try_to_keep(LaunchOptions(isolation=level, spec=config.sandbox))
+    except OVAgentError as error:
+        return (Check("!", name, f"{error.what} {error.why}".strip(), error.next_step),)
+    if none:
+        return (Check("!", name, f"none: {none}", "Each child is started when it is needed."),)
+    if started:
+        return (Check("!", name, f"one, which takes a while to make again: {started}"),)
+    return (Check("✓", name, "one; the next is forked from a process that has imported"),)
 
 
 def _in_force(executor: Executor) -> Check:

@@ -15,7 +15,7 @@ from ovagent_jupyter.agent.turn import StepRecord, Turn, TurnRequest, TurnStatus
 if TYPE_CHECKING:
     from ovagent_jupyter.errors import OVAgentError
     from ovagent_jupyter.execution.executor import CodeError
-    from ovagent_jupyter.execution.handover import LeftBehind, ObjectDiff
+    from ovagent_jupyter.execution.handover import Changes, ObjectDiff, Saved
     from ovagent_jupyter.omics import Plan
 
 
@@ -33,6 +33,7 @@ class Draft:
         self.plan: Plan | None = None
         self.effects: tuple[str, ...] = ()
         self.sandbox = SandboxRecord()
+        self.before: Mapping[str, Saved] = {}
         self.steps: list[StepRecord] = []
         self._ids = (session_id, turn_id)
         self._started = time.monotonic()
@@ -56,7 +57,7 @@ class Draft:
         self,
         bindings: Mapping[str, object],
         diffs: tuple[ObjectDiff, ...],
-        left_behind: tuple[LeftBehind, ...],
+        changes: Changes,
         files: tuple[Path, ...],
     ) -> Turn:
         """The turn that did what it set out to do."""
@@ -66,7 +67,8 @@ class Draft:
             answer=answer_for(diffs, files),
             bindings=bindings,
             diff=diffs,
-            left_behind=left_behind,
+            left_behind=changes.left_behind,
+            changed_meanwhile=changes.changed_meanwhile,
             files=files,
             data=bindings.get(turn.data_name, turn.data),
         )
@@ -85,6 +87,7 @@ class Draft:
             steps=tuple(self.steps),
             effects=self.effects,
             sandbox=self.sandbox,
+            before=self.before,
             data_name=name,
             data=self.request.namespace.get(name),
             duration=time.monotonic() - self._started,

@@ -91,6 +91,35 @@ def with_files(plan: Plan, directory: Path) -> Prepared:
     return Prepared(replace(plan, steps=tuple(steps)), tuple(dict.fromkeys(read)), tuple(saved))
 
 
+def files_behind(objects: Mapping[str, object]) -> tuple[Path, ...]:
+    """The files that objects read as needed, such as that of a backed AnnData.
+
+    Args:
+        objects: Name → object.
+
+    Raises:
+        ConfigError: One of them would show more than data, such as the user's home.
+    """
+    from ovagent_jupyter.execution.handover import files_of
+
+    files = files_of(objects)
+    for real in files:
+        _check_shown(real)
+    return files
+
+
+def in_memory(prepared: Prepared, namespace: Mapping[str, object]) -> Prepared:
+    """The plan on data in memory: most steps cannot work on an AnnData that is in its file."""
+    plan = prepared.plan
+    value = namespace.get(plan.name)
+    if not plan.steps or not getattr(value, "isbacked", False) or getattr(value, "is_view", False):
+        return prepared
+    first = plan.steps[0]
+    load = f"{plan.name} = {plan.name}.to_memory()  # it is read from its file as needed"
+    steps = (replace(first, code=f"{load}\n{first.code}"), *plan.steps[1:])
+    return replace(prepared, plan=replace(plan, steps=steps))
+
+
 def _rendered(
     step: PlannedStep, name: str, shown: Mapping[str, object], inside: Mapping[str, object]
 ) -> PlannedStep:
@@ -107,9 +136,13 @@ def _readable(path: Path) -> Path:
     """
     check_file(path)
     real = path.resolve()
+    _check_shown(real)
+    return real
+
+
+def _check_shown(real: Path) -> None:
     if real.is_dir() or real.suffix not in LOOKED_INTO:
         SandboxSpec(read=(real,)).check(Path.home())
-    return real
 
 
 def _saved(path: Path, others: Iterable[SavedFile]) -> SavedFile:

@@ -12,7 +12,14 @@ from ovagent_jupyter.agent.choose_data import choose_inputs
 from ovagent_jupyter.agent.denials import denied
 from ovagent_jupyter.agent.draft import Draft, counted
 from ovagent_jupyter.agent.effects import effects_of_plan
-from ovagent_jupyter.agent.prepare import Prepared, SavedFile, objects_named, with_files
+from ovagent_jupyter.agent.prepare import (
+    Prepared,
+    SavedFile,
+    files_behind,
+    in_memory,
+    objects_named,
+    with_files,
+)
 from ovagent_jupyter.agent.recorder import Recorder
 from ovagent_jupyter.agent.results import bindings_of, explain_failure
 from ovagent_jupyter.agent.sandbox_record import SandboxRecord, Watch
@@ -27,6 +34,10 @@ if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover import LeftBehind
     from ovagent_jupyter.omics import DataState, Plan
 
+CHANGED_MEANWHILE = (
+    "was changed in your kernel while the code ran. The result is what was handed over plus what "
+    "the code changed; the object that you changed is as you left it, one %ovagent undo away."
+)
 LEFT_BEHIND_SHOWN = 5
 """Things that could not travel are named one by one up to here."""
 
@@ -122,6 +133,7 @@ class AgentSession:
         main, names = choose_inputs(request.text, request.namespace, request.inputs)
         state = self._describe(request, main, emit)
         prepared = with_files(self._plan(request, state, main), Path.cwd())
+        prepared = in_memory(prepared, request.namespace)
         plan = draft.plan = prepared.plan
         draft.effects = effects_of_plan(prepared)
         emit(
@@ -133,8 +145,10 @@ class AgentSession:
         if request.mode != "run":
             return draft.planned()
         names = tuple(dict.fromkeys([*names, *objects_named(plan, request.namespace)]))
-        draft.sandbox = await self._ready_child(prepared.read, emit)
-        report = await self.executor.put({name: request.namespace[name] for name in names})
+        objects = {name: request.namespace[name] for name in names}
+        draft.sandbox = await self._ready_child((*prepared.read, *files_behind(objects)), emit)
+        report = await self.executor.put(objects)
+        draft.before = report.saved
         self._tell_left_behind(report.left_behind, emit)
         workflow = Workflow(self.executor, emit, request.timeout or self.config.execution.timeout)
         self._turns_in_child += 1
@@ -207,8 +221,13 @@ class AgentSession:
         changes = await self.executor.changes((*made, *plan.outputs, *wanted))
         self._tell_left_behind(changes.left_behind, emit)
         bindings, diffs = bindings_of(changes, draft.request, state)
-        for name in (name for name in bindings if _is_backed(draft.request.namespace.get(name))):
+        for name, value in bindings.items():
+            if _is_backed(value) or not _is_backed(draft.request.namespace.get(name)):
+                continue
             message = f"{name} was read from its file as needed; the changed one is in memory."
+            emit(Category.NOTICE, message, level=Level.WARNING)
+        for name in (name for name in bindings if name in changes.changed_meanwhile):
+            message = f"{name} {CHANGED_MEANWHILE}"
             emit(Category.NOTICE, message, level=Level.WARNING)
         for new in draft.request.outputs.keys() - bindings.keys():
             message = f"Nothing was made that could be bound to {new!r}."
@@ -220,7 +239,7 @@ class AgentSession:
             names=tuple(bindings),
         )
         files = await self._fetch(prepared.saved)
-        return draft.finished(bindings, diffs, changes.left_behind, files)
+        return draft.finished(bindings, diffs, changes, files)
 
     async def _fetch(self, saved: tuple[SavedFile, ...]) -> tuple[Path, ...]:
         """Move the files that the code wrote to where the user wants them."""

@@ -14,7 +14,7 @@ from ovagent_jupyter.messages import Usage
 if TYPE_CHECKING:
     from ovagent_jupyter.errors import OVAgentError
     from ovagent_jupyter.execution.executor import CodeError, ExecutionStatus, LimitHit, Output
-    from ovagent_jupyter.execution.handover import LeftBehind, ObjectDiff
+    from ovagent_jupyter.execution.handover import LeftBehind, ObjectDiff, Saved
     from ovagent_jupyter.omics import Plan
 
 TURN_MIME = "application/vnd.ovagent.turn.v1+json"
@@ -100,6 +100,10 @@ class Turn:
     data: object = None
     """The main object after the turn: the changed one, or the one that was given."""
     diff: tuple[ObjectDiff, ...] = ()
+    before: Mapping[str, Saved] = field(default_factory=dict)
+    """What was handed over, as it was then; ``turn.before["adata"].restore()`` gives it again."""
+    changed_meanwhile: tuple[str, ...] = ()
+    """Objects that you changed in place while the code ran; the results know nothing of that."""
     left_behind: tuple[LeftBehind, ...] = ()
     """What could not cross the border, with the reason."""
     effects: tuple[str, ...] = ()

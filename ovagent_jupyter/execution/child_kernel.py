@@ -16,7 +16,7 @@ from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type
 
-from ovagent_jupyter.execution.environment import BROKER, SOCKETS
+from ovagent_jupyter.execution.environment import BROKER, EXCHANGE, SOCKETS
 
 LONGEST_CELL = 8_000_000
 """Characters that one cell may print; far more than the parent passes on."""
@@ -156,10 +156,17 @@ def run_kernel(arguments: list[str]) -> None:
     )
     app.listeners = {port: int(number) for port, number in enumerate(numbers, 1)}
     _use_broker(os.environ.pop(BROKER, ""))
+    _keep_exchange(os.environ.pop(EXCHANGE, ""))
     app.initialize([*arguments, "--HistoryManager.enabled=False"])  # type: ignore[no-untyped-call]
     if isinstance(sys.stdout, BoundedStream) and isinstance(sys.stderr, BoundedStream):
         sys.stdout.other, sys.stderr.other = sys.stderr, sys.stdout
     app.start()  # type: ignore[no-untyped-call]
+
+
+def _keep_exchange(number: str) -> None:
+    """Keep the way of the hand-over for this process; programs that it starts do not get it."""
+    if number:
+        os.set_inheritable(int(number), False)
 
 
 def _use_broker(number: str) -> None:

@@ -14,6 +14,8 @@ SOCKETS = "OVAGENT_SOCKETS"
 """Numbers of the descriptors on which the kernel listens, in the order of its ports."""
 BROKER = "OVAGENT_BROKER"
 """Number of the descriptor by which a child asks for a connection to a granted host."""
+EXCHANGE = "OVAGENT_EXCHANGE"
+"""Number of the descriptor by which objects come to a child and go back."""
 OWN_ROOT = "OVAGENT_CHILD_ROOT"
 """Directory that the child removes itself, because nobody else knows it."""
 CACHE = "OVAGENT_CACHE"
@@ -103,12 +105,15 @@ class ChildDirectories:
         }
 
 
-def child_environment(source: Mapping[str, str], directories: ChildDirectories) -> dict[str, str]:
+def child_environment(
+    source: Mapping[str, str], directories: ChildDirectories, *, semaphores: bool = True
+) -> dict[str, str]:
     """The whole environment of a child.
 
     Args:
         source: The environment to take the allowed variables from.
         directories: Where the child may write.
+        semaphores: Whether it can have some; joblib would warn that it works with threads.
     """
     kept = {name: source[name] for name in sorted(ALLOWED & source.keys())}
     kept |= directories.variables()
@@ -120,6 +125,8 @@ def child_environment(source: Mapping[str, str], directories: ChildDirectories) 
         "PYTHONWARNINGS": "ignore:IProgress not found",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
+    if not semaphores:
+        kept["JOBLIB_MULTIPROCESSING"] = "0"
     if site.ENABLE_USER_SITE:
         # HOME moves; what the user installed with --user must still be found.
         kept["PYTHONUSERBASE"] = site.getuserbase()

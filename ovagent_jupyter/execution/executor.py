@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover import Changes, HandoverReport
@@ -136,6 +136,15 @@ class ExecutionResult:
 
 
 OnOutput = Callable[[Output], None]
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """What can have something made ready before it is started."""
+
+    def prepare(self) -> None:
+        """Begin in the background; does nothing when it has begun."""
+        ...
 
 
 class Executor(Protocol):

@@ -12,6 +12,8 @@ from ovagent_jupyter.registry import Registry
 if TYPE_CHECKING:
     from ovagent_jupyter.config.sandbox import SandboxSpec
     from ovagent_jupyter.config.schema import ExecutionConfig
+    from ovagent_jupyter.execution.transfer import StoreSource
+    from ovagent_jupyter.execution.warm import Keeper
 
 ExecutorFactory = Callable[..., Executor]
 
@@ -55,8 +57,20 @@ def executors() -> Registry[ExecutorFactory]:
     return table
 
 
+def make_keeper() -> Keeper:
+    """What keeps a child ready for executors; its module is imported when one is wanted."""
+    from ovagent_jupyter.execution.warm import Keeper
+
+    return Keeper()
+
+
 def _child_kernel(
-    level: Isolation, *, spec: SandboxSpec | None = None, warm: Sequence[str] = ()
+    level: Isolation,
+    *,
+    spec: SandboxSpec | None = None,
+    warm: Sequence[str] = (),
+    keeper: Keeper | None = None,
+    store: StoreSource | None = None,
 ) -> Executor:
     """A child kernel at a level; its module is imported when one is wanted."""
     from ovagent_jupyter.execution.ahead import compile_later
@@ -64,4 +78,11 @@ def _child_kernel(
     from ovagent_jupyter.execution.launch import LaunchOptions
 
     options = LaunchOptions(spec=spec) if spec is not None else None
-    return KernelExecutor(isolation=level, warm=warm, options=options, ahead=compile_later)
+    return KernelExecutor(
+        isolation=level,
+        warm=warm,
+        options=options,
+        ahead=compile_later,
+        keeper=keeper,
+        store=store,
+    )

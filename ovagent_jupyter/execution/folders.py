@@ -1,4 +1,4 @@
-"""The folders that are made for one child: its sockets, its private root, what is handed to it."""
+"""The folders that are made for one child: its sockets and its private root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ovagent_jupyter.storage.paths import runtime_dir
 
 LONGEST_SOCKET_PATH = 103
 """Bytes of a socket's path: sun_path of unix(7) has 108, that of macOS 104."""
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
 
 
 class ChildFolders:
@@ -35,10 +34,6 @@ class ChildFolders:
             _check_length(self.run)
             self.root = self._make(Path(tempfile.gettempdir()), "ovagent-child-")
             """What the child writes to lies below it."""
-            self.parcels: Path | None = None
-            """Where objects lie that are handed to it, if there is shared memory."""
-            if os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
-                self.parcels = self._make(SHARED_MEMORY, "ovagent-parcels-")
         except BaseException:
             self.remove()
             raise

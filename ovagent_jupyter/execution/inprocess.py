@@ -26,9 +26,10 @@ from ovagent_jupyter.execution.executor import (
     Isolation,
     OnOutput,
 )
+from ovagent_jupyter.execution.handover.exchange import Exchange
 from ovagent_jupyter.execution.outputs import OutputCollector, OutputLimits
 from ovagent_jupyter.execution.rundir import RunDirectory
-from ovagent_jupyter.execution.transfer import Transfer
+from ovagent_jupyter.execution.transfer import OtherSide, StoreSource, Transfer
 
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover import Changes, HandoverReport
@@ -50,6 +51,7 @@ class InProcessExecutor:
         namespace: The variables of the code; by default a private namespace.
         run_in_cell: Runs the code in the cell's thread; by default it runs in the caller's.
         limits: How much output of a cell is passed on.
+        store: Gives the store in which handed-over objects are kept; None for one of its own.
     """
 
     isolation = Isolation.IN_PROCESS
@@ -60,6 +62,7 @@ class InProcessExecutor:
         run_in_cell: RunInCell | None = None,
         *,
         limits: OutputLimits | None = None,
+        store: StoreSource | None = None,
     ) -> None:
         self._namespace: dict[str, object] = {} if namespace is None else namespace
         self._run_in_cell = run_in_cell
@@ -67,7 +70,8 @@ class InProcessExecutor:
         self._directory: RunDirectory | None = None
         self._count = 0
         self._running = False
-        self._transfer = Transfer(self._run_silently)
+        self._transfer = Transfer(self._run_silently, store)
+        self._exchange: Exchange | None = None
 
     @property
     def alive(self) -> bool:
@@ -104,6 +108,7 @@ class InProcessExecutor:
         try:
             directory = RunDirectory(Path(tempfile.gettempdir()), "ovagent-put-")
             (directory.path / WORK).mkdir()
+            self._exchange = Exchange()
         except OSError as error:
             raise ChildStartError(
                 "Code cannot be run in this process.",
@@ -157,7 +162,7 @@ class InProcessExecutor:
             HandoverError: Nothing could be handed over.
             ExecutionError: It was not started.
         """
-        return await self._transfer.put(objects, self._started())
+        return await self._transfer.put(objects, self._other_side())
 
     async def changes(self, outputs: Sequence[str] = ()) -> Changes:
         """What changed in the copies, and the new ``outputs``.
@@ -166,7 +171,7 @@ class InProcessExecutor:
             HandoverError: They cannot be fetched.
             ExecutionError: It was not started.
         """
-        return await self._transfer.changes(outputs, self._started())
+        return await self._transfer.changes(outputs, self._other_side())
 
     async def interrupt(self) -> bool:
         """True when nothing runs; code that runs here cannot be stopped from another thread."""
@@ -181,12 +186,20 @@ class InProcessExecutor:
         """Forget all variables; safe to call twice."""
         self._transfer.forget()
         self._namespace.clear()
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
         if self._directory is not None:
             self._directory.remove()
             self._directory = None
 
     async def _run_silently(self, code: str) -> ExecutionResult:
         return await self.execute(ExecutionRequest(code, silent=True))
+
+    def _other_side(self) -> OtherSide:
+        directory = self._started()
+        assert self._exchange is not None
+        return OtherSide(self._exchange, directory)
 
     def _started(self) -> Path:
         if self._directory is None:

@@ -24,10 +24,12 @@ from ovagent_jupyter.execution.executor import (
 from ovagent_jupyter.execution.launch import Child, LaunchOptions, launch
 from ovagent_jupyter.execution.limits import limit_error
 from ovagent_jupyter.execution.outputs import OutputAllowance, OutputCollector, OutputLimits
-from ovagent_jupyter.execution.transfer import Transfer
+from ovagent_jupyter.execution.transfer import StoreSource, Transfer
+from ovagent_jupyter.execution.warm import Ready, import_code
 
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.handover import Changes, HandoverReport
+    from ovagent_jupyter.execution.warm import Keeper
 
 TICK = 0.1
 """Seconds between two looks at whether the child is alive and the time is up."""
@@ -63,6 +65,8 @@ class KernelExecutor:
         limits: How much output of a cell is passed on.
         options: How else the child is started.
         ahead: Called once in the background when the child is up: makes what later ones need.
+        keeper: Has a child ready that is taken instead of starting one.
+        store: Gives the store in which handed-over objects are kept; None for one of its own.
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class KernelExecutor:
         limits: OutputLimits | None = None,
         options: LaunchOptions | None = None,
         ahead: Callable[[LaunchOptions], Coroutine[None, None, object]] | None = None,
+        keeper: Keeper | None = None,
+        store: StoreSource | None = None,
     ) -> None:
         self.isolation = isolation
         self._options = replace(options or LaunchOptions(), isolation=isolation)
@@ -87,8 +93,9 @@ class KernelExecutor:
         self._run: CellRun | None = None
         self._warming: asyncio.Task[None] | None = None
         self._ahead = ahead
+        self._keeper = keeper
         self._making: asyncio.Task[object] | None = None
-        self._transfer = Transfer(self._run_silently)
+        self._transfer = Transfer(self._run_silently, store)
         # Protects the child's sockets: one cell is sent and followed to its end at a time.
         self._one_cell = asyncio.Lock()
         # Protects the child itself: two callers of start() get the same one.
@@ -143,6 +150,11 @@ class KernelExecutor:
         await self.restart()
         return True
 
+    def prepare(self) -> None:
+        """Have a child made ready in the background, if there is somebody to keep it."""
+        if self._keeper is not None:
+            self._keeper.prepare(self._options, self._warm, lambda: self._run is not None)
+
     async def start(self) -> None:
         """Start the child unless it runs; one that died is replaced, its variables are lost.
 
@@ -154,11 +166,17 @@ class KernelExecutor:
                 return
             async with self._one_cell:
                 await self._drop_child()
-            self._child = await launch(self._options)
+            keeper = self._keeper
+            if keeper is None:
+                ready = Ready(await launch(self._options), warm=False)
+            else:
+                ready = await keeper.child(self._options, self._warm)
+            self._child = ready.child
             self._allowance = OutputAllowance(self._limits)
             if self._ahead is not None and self._making is None:
                 self._making = asyncio.create_task(self._ahead(self._options))
-        if self._warm:
+        self.prepare()
+        if self._warm and not ready.warm:
             self._warming = asyncio.create_task(self._import_warm())
             # Once around the loop, so that it is in line before the first cell.
             await asyncio.sleep(0)
@@ -171,18 +189,19 @@ class KernelExecutor:
         Raises:
             ExecutionError: There is no child; it was not started, or it died before.
         """
+        if not request.silent:
+            self.prepare()
         async with self._one_cell:
             return await self._execute(self._living_child(), request, on_output)
 
     async def put(self, objects: Mapping[str, object]) -> HandoverReport:
-        """Copy objects into the child's variables.
+        """Hand objects to the child as they are now, into its variables.
 
         Raises:
             HandoverError: Nothing could be handed over.
             ExecutionError: There is no child.
         """
-        child = self._living_child()
-        return await self._transfer.put(objects, child.exchange_dir, child.parcels_dir)
+        return await self._transfer.put(objects, self._living_child().other_side)
 
     async def changes(self, outputs: Sequence[str] = ()) -> Changes:
         """What the child changed in the objects handed over, and the new ``outputs``.
@@ -191,7 +210,7 @@ class KernelExecutor:
             HandoverError: What the child sent is malformed; nothing of it was used.
             ExecutionError: There is no child.
         """
-        return await self._transfer.changes(outputs, self._living_child().exchange_dir)
+        return await self._transfer.changes(outputs, self._living_child().other_side)
 
     async def interrupt(self) -> bool:
         """Stop the running cell; its ``execute`` returns with status INTERRUPTED."""
@@ -348,11 +367,8 @@ class KernelExecutor:
 
     async def _import_warm(self) -> None:
         # The code of the first cell waits for this; without it, it would import the same.
-        code = "\n".join(
-            f"try:\n    __import__({name!r})\nexcept Exception:\n    pass" for name in self._warm
-        )
         with contextlib.suppress(ExecutionError):
-            await self._run_silently(code)
+            await self._run_silently(import_code(self._warm))
 
     async def _run_silently(self, code: str) -> ExecutionResult:
         return await self.execute(ExecutionRequest(code, timeout=SILENT_LIMIT, silent=True))

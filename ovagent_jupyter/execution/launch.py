@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.config.sandbox import SandboxSpec
-from ovagent_jupyter.errors import ChildStartError, ConfinementError
+from ovagent_jupyter.errors import ChildStartError
 from ovagent_jupyter.execution import seed
 from ovagent_jupyter.execution.child import command
 from ovagent_jupyter.execution.connection import Address, KernelConnection
 from ovagent_jupyter.execution.environment import (
     BROKER,
+    EXCHANGE,
     SOCKETS,
     ChildDirectories,
     child_environment,
 )
 from ovagent_jupyter.execution.executor import Isolation
 from ovagent_jupyter.execution.folders import ChildFolders, make_folders
+from ovagent_jupyter.execution.handover.exchange import Exchange
 from ovagent_jupyter.execution.process import ChildProcess
+from ovagent_jupyter.execution.refused import not_confined, setup_failed
 from ovagent_jupyter.execution.sandbox.confinement import (
     Confinement,
     Layers,
@@ -35,9 +38,11 @@ from ovagent_jupyter.execution.sandbox.confinement import (
     seatbelt_for,
 )
 from ovagent_jupyter.execution.sandbox.grants import Grants
+from ovagent_jupyter.execution.transfer import OtherSide
 
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.sandbox.network import Proxy
+    from ovagent_jupyter.execution.zygote import Zygote
 
 POLITE = 0.5
 """Seconds a child gets to end by itself when it is told to."""
@@ -67,6 +72,11 @@ class LaunchOptions:
     start_timeout: float = 60.0
     """Seconds until a child that does not answer is given up."""
 
+    @property
+    def semaphores(self) -> bool:
+        """Whether a child has semaphores: the second level has none of its own."""
+        return self.isolation is not Isolation.CONFINED
+
 
 class ConfinedProcess:
     """One kernel process, confined, with its folders; who speaks to it, and how, is not its matter.
@@ -74,11 +84,23 @@ class ConfinedProcess:
     Args:
         options: How it is started.
         folders: Its folders.
+        exchanges: Whether objects go there and come back.
+        zygote: Forks it; without one, or when it cannot, the kernel's program is started.
     """
 
-    def __init__(self, options: LaunchOptions, folders: ChildFolders) -> None:
+    def __init__(
+        self,
+        options: LaunchOptions,
+        folders: ChildFolders,
+        *,
+        exchanges: bool = False,
+        zygote: Zygote | None = None,
+    ) -> None:
         self.options = options
         self.folders = folders
+        self._exchanges = exchanges
+        self._zygote = zygote
+        self._exchange: Exchange | None = None
         self.directories = ChildDirectories.below(folders.root, options.work_dir)
         self._process: ChildProcess | None = None
         self._proxy: Proxy | None = None
@@ -88,6 +110,12 @@ class ConfinedProcess:
         """The process."""
         assert self._process is not None
         return self._process
+
+    @property
+    def exchange(self) -> Exchange:
+        """The way by which objects go there and back."""
+        assert self._exchange is not None
+        return self._exchange
 
     @property
     def started(self) -> bool:
@@ -113,6 +141,10 @@ class ConfinedProcess:
         try:
             keep = tuple(each.fileno() for each in listeners)
             environment[SOCKETS] = " ".join(map(str, keep))
+            if self._exchanges:
+                self._exchange = Exchange()
+                keep = (*keep, self._exchange.end)
+                environment[EXCHANGE] = str(self._exchange.end)
             if options.spec.network:
                 self._proxy = proxy = _proxy(options)
                 broker = proxy.start()
@@ -129,10 +161,14 @@ class ConfinedProcess:
                 required=() if options.layers else required_of(options.isolation),
                 seatbelt=seatbelt_for(options.isolation, grants, address.sockets),
             )
-            self._process = ChildProcess(confinement.as_plan(), options.environment, keep)
+            self._process = ChildProcess(
+                confinement.as_plan(), options.environment, keep, self._zygote
+            )
         finally:
             for each in listeners:
                 each.close()
+            if self._exchange is not None:
+                self._exchange.release()
             if self._proxy is not None:
                 self._proxy.release()
 
@@ -142,17 +178,15 @@ class ConfinedProcess:
         options.spec.check(Path.home())
         self.directories.make()
         seed.give(options.environment, self.directories.compiled)
-        environment = child_environment(options.environment, self.directories)
-        if options.isolation is Isolation.CONFINED:
-            # It has no semaphores of its own there, and would warn that it works with threads.
-            environment["JOBLIB_MULTIPROCESSING"] = "0"
-        readable = (connection_file, self.folders.parcels or connection_file)
+        environment = child_environment(
+            options.environment, self.directories, semaphores=options.semaphores
+        )
         grants = plan_grants(
             options.python,
             environment,
             directories=self.directories,
             spec=options.spec,
-            readable=readable,
+            readable=(connection_file,),
             patience=options.start_timeout,
         )
         return environment, grants
@@ -174,15 +208,15 @@ class ConfinedProcess:
         process = self.process
         level = self.options.isolation
         if process.refusal is not None:
-            raise _not_confined(level, process.refusal.stage, process.refusal.why)
+            raise not_confined(level, process.refusal.stage, process.refusal.why)
         if process.protections is not None and self.options.layers is None:
             lacking = missing(level, process.protections)
             if lacking:
-                raise _not_confined(level, ", ".join(lacking), "The self-test found it open.")
+                raise not_confined(level, ", ".join(lacking), "The self-test found it open.")
         if process.running:
             return
         if process.protections is None:
-            raise _not_confined(level, "supervisor", self.last_words())
+            raise not_confined(level, "supervisor", self.last_words())
         raise ChildStartError(
             f"The child kernel {process.cause_of_death()} while starting.",
             why=self.last_words(),
@@ -198,6 +232,8 @@ class ConfinedProcess:
         """End it; its folders stay; safe to call twice."""
         if self._process is not None:
             await self._process.close()
+        if self._exchange is not None:
+            self._exchange.close()
         if self._proxy is not None:
             await self._proxy.close()
 
@@ -240,14 +276,12 @@ class Child:
         return self.confined.directories.work
 
     @property
-    def exchange_dir(self) -> Path:
-        """Where it leaves what is fetched from it."""
-        return self.confined.directories.exchange
-
-    @property
-    def parcels_dir(self) -> Path | None:
-        """Where objects lie that are handed to it, if there is shared memory."""
-        return self.confined.folders.parcels
+    def other_side(self) -> OtherSide:
+        """How objects reach it."""
+        confined = self.confined
+        return OtherSide(
+            confined.exchange, confined.directories.exchange, confined.options.spec.memory
+        )
 
     async def start(self) -> None:
         """Start the process and wait until it answers on both channels.
@@ -301,8 +335,12 @@ class Child:
             self.confined.check()
 
 
-async def launch(options: LaunchOptions) -> Child:
+async def launch(options: LaunchOptions, zygote: Zygote | None = None) -> Child:
     """Start a child that is ready for its first cell.
+
+    Args:
+        options: How it is started.
+        zygote: Forks it, if it can.
 
     Raises:
         ConfinementError: Its level cannot be set up; nothing of the guest's has run.
@@ -310,7 +348,8 @@ async def launch(options: LaunchOptions) -> Child:
     """
     child: Child | None = None
     try:
-        child = Child(ConfinedProcess(options, make_folders(options.run_dir, options.environment)))
+        folders = make_folders(options.run_dir, options.environment)
+        child = Child(ConfinedProcess(options, folders, exchanges=True, zygote=zygote))
         await child.start()
     except BaseException as error:
         if child is not None:
@@ -322,16 +361,6 @@ async def launch(options: LaunchOptions) -> Child:
     return child
 
 
-def setup_failed(error: OSError) -> ConfinementError:
-    """What the system refused before there was a child."""
-    return ConfinementError(
-        "The child kernel cannot be started.",
-        cause="setup_failed",
-        why=str(error),
-        next_step="Check free space and permissions of that path.",
-    )
-
-
 def _proxy(options: LaunchOptions) -> Proxy:
     from ovagent_jupyter.config.hosts import HostList
     from ovagent_jupyter.execution.sandbox.network import Proxy
@@ -340,18 +369,4 @@ def _proxy(options: LaunchOptions) -> Proxy:
         HostList(options.spec.network),
         on_denied=options.on_denied,
         environment=options.environment,
-    )
-
-
-UNAVAILABLE = frozenset({"namespaces", "root", "landlock", "seccomp", "no_new_privs", "seatbelt"})
-"""Stages at which a system says that it does not offer a mechanism."""
-
-
-def _not_confined(level: Isolation, stage: str, why: str) -> ConfinementError:
-    return ConfinementError(
-        f"The level {level.name.lower()!r} cannot be set up here: {stage}.",
-        cause="unavailable" if stage in UNAVAILABLE else "setup_failed",
-        probe={stage: why},
-        why=why,
-        next_step="Run `%ovagent doctor` to see what this machine can confine.",
     )

@@ -17,6 +17,7 @@ from ovagent_jupyter.execution.executor import (
     Executor,
     Isolation,
     OnOutput,
+    Preparable,
 )
 from ovagent_jupyter.execution.executors import level_name
 
@@ -157,6 +158,12 @@ class PolicyExecutor:
         for executor in self._chain:
             await executor.grant(read)
         return False
+
+    def prepare(self) -> None:
+        """Have a child made ready at the level in force or, before the start, the one wanted."""
+        first = self._chosen or self._chain[0]
+        if isinstance(first, Preparable):
+            first.prepare()
 
     async def start(self) -> None:
         """Settle on an executor at the first call; later, start that one again.

@@ -7,22 +7,23 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ovagent_jupyter.execution.bundles import clean_text
 from ovagent_jupyter.execution.executor import LimitHit
 from ovagent_jupyter.execution.limits import describe
 from ovagent_jupyter.execution.release import on_loop
+from ovagent_jupyter.execution.supervised import Spawned, Supervised
 
-LAUNCHER = Path(__file__).parent / "sandbox" / "launcher.py"
+if TYPE_CHECKING:
+    from ovagent_jupyter.execution.zygote import Zygote
+
 TAIL = 8_000
 """Bytes kept of what the process writes to its own standard error."""
 TICK = 0.005
@@ -30,8 +31,6 @@ REAP = 5.0
 """Seconds a killed process gets to be gone; one that hangs in the system is left to it."""
 CLEAR = 8.0
 """Seconds the supervisor gets to end all that the child has started."""
-PASSED = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-"""Variables without which an interpreter may not start; the supervisor needs no others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +51,18 @@ class ChildProcess:
         plan: What to start and how, as ``Confinement.as_plan`` gives it.
         environment: Where variables that the interpreter needs are taken from.
         keep: Descriptors for the child.
+        zygote: Forks the supervisor; without one, or when it forks no more, a program is started.
 
     Raises:
         OSError: The supervisor cannot be started.
     """
 
     def __init__(
-        self, plan: Mapping[str, object], environment: Mapping[str, str], keep: Sequence[int] = ()
+        self,
+        plan: Mapping[str, object],
+        environment: Mapping[str, str],
+        keep: Sequence[int] = (),
+        zygote: Zygote | None = None,
     ) -> None:
         lifeline, held = os.pipe()
         reading, writing = os.pipe()
@@ -68,17 +72,8 @@ class ChildProcess:
                 file.write(json.dumps(plan).encode())
                 file.seek(0)
                 passed = (file.fileno(), lifeline, status)
-                command = [sys.executable, "-I", "-S", str(LAUNCHER), *map(str, passed)]
-                self._popen = subprocess.Popen(
-                    command,
-                    env={name: environment[name] for name in PASSED if name in environment},
-                    cwd="/",
-                    stdin=subprocess.DEVNULL,
-                    stdout=writing,
-                    stderr=writing,
-                    pass_fds=(*passed, *keep),
-                    start_new_session=True,
-                )
+                forked = zygote.fork((*passed, writing, *keep)) if zygote is not None else None
+                self._supervisor: Supervised = forked or Spawned(passed, writing, environment, keep)
         except BaseException:
             for descriptor in (held, reading, telling):
                 os.close(descriptor)
@@ -103,18 +98,18 @@ class ChildProcess:
             self._loop.add_reader(descriptor, _read_of, weakref.ref(self))
         release = partial(_release, self._loop, (reading, telling))
         self._finalizer = weakref.finalize(
-            self, _end, self._popen, held, self._loop, release, os.getpid()
+            self, _end, self._supervisor, held, self._loop, release, os.getpid()
         )
 
     @property
     def pid(self) -> int:
         """Process id of the supervisor, which is also that of its group."""
-        return self._popen.pid
+        return self._supervisor.pid
 
     @property
     def running(self) -> bool:
         """Whether it has not ended; an ended one is not reaped by asking."""
-        return self._popen.returncode is None and not _has_ended(self._popen)
+        return not self._supervisor.has_ended()
 
     @property
     def exit_code(self) -> int | None:
@@ -148,20 +143,15 @@ class ChildProcess:
 
     def signal(self, number: int) -> None:
         """Send a signal to the supervisor's group; it passes SIGINT on to the child's."""
-        # Before the reaping: until then nobody else can get this group's id.
-        if self._popen.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._popen.pid, number)
+        self._supervisor.send(number, group=True)
 
     async def kill(self) -> None:
         """End it and all that it has started, by force, and reap it."""
-        if self._popen.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(self._popen.pid, signal.SIGTERM)
+        self._supervisor.send(signal.SIGTERM)
         if not await self.wait(CLEAR):
             self.signal(signal.SIGKILL)
         if await self.wait(REAP):
-            self._popen.wait()
+            self._supervisor.bury(REAP)
 
     async def wait(self, seconds: float) -> bool:
         """Wait until it ends by itself; False when it did not."""
@@ -186,10 +176,8 @@ class ChildProcess:
             return f"was ended: {describe(self.limit)}"
         if self._end is not None:
             return _told_end(*self._end)
-        code = self._popen.poll()
-        if code is None:
-            return "stopped answering"
-        return _told_end(*(("signal", -code) if code < 0 else ("code", code)))
+        end = self._supervisor.end()
+        return _told_end(*end) if end is not None else "stopped answering"
 
     def _read(self) -> None:
         if not self._finalizer.alive:
@@ -238,16 +226,6 @@ def _all_of(loop: asyncio.AbstractEventLoop, descriptor: int) -> bytes:
     return b"".join(chunks)
 
 
-def _has_ended(popen: subprocess.Popen[bytes]) -> bool:
-    if not hasattr(os, "waitid"):
-        return popen.poll() is not None
-    try:
-        return os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        # Somebody else in this process reaped it; Popen then reports 0.
-        return popen.poll() is not None
-
-
 def _read_of(process: weakref.ref[ChildProcess]) -> None:
     held = process()
     if held is not None:
@@ -255,7 +233,7 @@ def _read_of(process: weakref.ref[ChildProcess]) -> None:
 
 
 def _end(
-    popen: subprocess.Popen[bytes],
+    supervisor: Supervised,
     held: int,
     loop: asyncio.AbstractEventLoop,
     release: Callable[[], None],
@@ -266,14 +244,9 @@ def _end(
         # A fork of this process ends; the child is not the fork's.
         return
     os.close(held)  # the supervisor ends all below it when this end is closed
-    if popen.returncode is None:
-        try:
-            popen.wait(CLEAR)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(popen.pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                popen.wait(REAP)
+    if not supervisor.bury(CLEAR):
+        supervisor.send(signal.SIGKILL, group=True)
+        supervisor.bury(REAP)
     on_loop(loop, release)
 
 

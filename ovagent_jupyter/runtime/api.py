@@ -16,11 +16,13 @@ from ovagent_jupyter.config.schema import OFFLINE, AgentConfig
 from ovagent_jupyter.errors import ConfigError
 from ovagent_jupyter.events import AgentEvent, Emit, Reporter
 from ovagent_jupyter.execution.approval import Ask
+from ovagent_jupyter.execution.executors import make_keeper
 from ovagent_jupyter.loop_thread import SLICE, CallerThread, LoopThread
 from ovagent_jupyter.reporters import make_reporter
 from ovagent_jupyter.runtime.build import build_session, new_session_id, settings_in_force
 
 if TYPE_CHECKING:
+    from ovagent_jupyter.execution.warm import Keeper
     from ovagent_jupyter.omics import Plan
 
 
@@ -72,11 +74,12 @@ class Agent:
         self._watchers: list[Emit] = [self._reporter.report]
         emit = _to_all(self._watchers)
         self._caller = CallerThread()
+        keeper = make_keeper()
         self._session = build_session(
-            session or new_session_id(), self._resolved, emit, self._caller, ask
+            session or new_session_id(), self._resolved, emit, self._caller, ask, keeper=keeper
         )
         # A program that forgets to close must not leave a child behind.
-        self._finalizer = weakref.finalize(self, _end, self._loop, self._session)
+        self._finalizer = weakref.finalize(self, _end, self._loop, self._session, keeper)
 
     @property
     def session_id(self) -> str:
@@ -198,10 +201,11 @@ def _to_all(watchers: list[Emit]) -> Emit:
     return emit
 
 
-def _end(loop: LoopThread, session: AgentSession) -> None:
+def _end(loop: LoopThread, session: AgentSession, keeper: Keeper) -> None:
     # Not running: no turn was asked for, or this is a fork, whose child it is not.
     if loop.running:
         loop.run(session.close())
+        loop.run(keeper.close())
         loop.close()
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ovagent_jupyter.agent.doctor import Check, examine
@@ -24,6 +25,10 @@ from ovagent_jupyter.storage.history import SessionHistory
 from ovagent_jupyter.storage.redaction import Redactor
 from ovagent_jupyter.storage.session_log import SessionLog
 from ovagent_jupyter.storage.session_notebook import SessionNotebook
+
+if TYPE_CHECKING:
+    from ovagent_jupyter.execution.transfer import StoreSource
+    from ovagent_jupyter.execution.warm import Keeper
 
 WARM = ("scanpy", "matplotlib.pyplot")
 """What a child imports in the background: the code of every plan begins with it."""
@@ -61,8 +66,20 @@ def build_session(
     emit: Emit,
     caller: CallerThread,
     ask: Ask | None = None,
+    *,
+    keeper: Keeper | None = None,
+    store: StoreSource | None = None,
 ) -> AgentSession:
     """One session with its child, log, notebook and history.
+
+    Args:
+        session_id: Its name.
+        resolved: The settings in force.
+        emit: Told of every event.
+        caller: The thread whose cell is answered.
+        ask: Asks the user before code runs.
+        keeper: Keeps a child ready; the session does not close it.
+        store: Gives the store that keeps what is handed over; None for one of its own.
 
     Raises:
         ConfigError: A grant of the sandbox is refused.
@@ -77,13 +94,21 @@ def build_session(
         config.llm.model,
     )
     # Looked up late: the session needs the executor, which speaks only once a turn runs.
-    executor = build_executor(config, lambda event: session.hear(event), caller, ask)
+    executor = build_executor(
+        config, lambda event: session.hear(event), caller, ask, keeper=keeper, store=store
+    )
     session = AgentSession(session_id, config, executor, recorder, emit)
     return session
 
 
 def build_executor(
-    config: AgentConfig, emit: Emit, caller: CallerThread, ask: Ask | None = None
+    config: AgentConfig,
+    emit: Emit,
+    caller: CallerThread,
+    ask: Ask | None = None,
+    *,
+    keeper: Keeper | None = None,
+    store: StoreSource | None = None,
 ) -> PolicyExecutor:
     """Where code runs: at the level that is asked for, and what the policy may fall back to.
 
@@ -95,9 +120,9 @@ def build_executor(
         spec.check(Path.home(), own_folders(run.storage_dir) if spec.read or spec.write else ())
     table = executors()
     options: Mapping[Isolation, Mapping[str, object]] = {
-        Isolation.IN_PROCESS: {"run_in_cell": caller.run}
+        Isolation.IN_PROCESS: {"run_in_cell": caller.run, "store": store}
     }
-    child = {"warm": WARM, "spec": spec}
+    child = {"warm": WARM, "spec": spec, "keeper": keeper, "store": store}
     return PolicyExecutor(
         [table.get(level_name(level))(**options.get(level, child)) for level in levels_from(run)],
         policy=run.sandbox_fallback_policy,

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ovagent_jupyter.agent.session import AgentSession
 from ovagent_jupyter.agent.turn import Turn, TurnRequest
 from ovagent_jupyter.config.sources import Resolved
+from ovagent_jupyter.errors import ConfigError
 from ovagent_jupyter.events import AgentEvent, Emit
 from ovagent_jupyter.execution.approval import Ask
+from ovagent_jupyter.execution.executor import Preparable
+from ovagent_jupyter.execution.executors import make_keeper
 from ovagent_jupyter.loop_thread import CallerThread, LoopThread
 from ovagent_jupyter.runtime.build import (
+    build_executor,
     build_session,
     new_session_id,
     nobody_watches,
     settings_in_force,
 )
 from ovagent_jupyter.storage.session_log import session_file
+
+if TYPE_CHECKING:
+    from ovagent_jupyter.config.schema import AgentConfig
+    from ovagent_jupyter.execution.handover import Store
+    from ovagent_jupyter.execution.warm import Keeper
 
 
 class Runtime:
@@ -40,6 +51,9 @@ class Runtime:
         self.caller = CallerThread()
         self.current: AgentSession | None = None
         self.current_name = ""
+        self.keeper: Keeper | None = None
+        """What keeps a child ready; None until something asks for one."""
+        self._store: Store | None = None
         self._sessions: dict[str, AgentSession] = {}
         self._watcher: Emit = nobody_watches
         # One turn at a time: the end of one that is being stopped belongs to its own cell.
@@ -64,6 +78,31 @@ class Runtime:
             self.current = await self._session(session_id, self.settings(traits or {}, flags))
             self.current_name = session_id
             return await self.current.run(request)
+
+    def prepare(self, traits: Mapping[str, object]) -> None:
+        """Have a child made ready in the background for the first session; returns at once.
+
+        Settings that cannot be used are told by the turn that needs them.
+        """
+        if self.keeper is None:
+            with contextlib.suppress(ConfigError):
+                self.loop.submit(self._prepare(self.settings(traits).config))
+
+    def store(self) -> Store:
+        """The store in which handed-over objects are kept, shared by all sessions."""
+        if self._store is None:
+            from ovagent_jupyter.execution.handover import Store
+
+            self._store = Store()
+        return self._store
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Bytes of handed-over objects that are kept: in memory, and on disk."""
+        if self._store is None:
+            return 0, 0
+        size = self._store.size
+        return size.memory, size.disk
 
     @property
     def last_turn(self) -> Turn | None:
@@ -98,12 +137,31 @@ class Runtime:
         if known is not None and known.can_go_on_with(resolved.config):
             known.config = resolved.config
             return known
-        made = build_session(session_id, resolved, self._emit, self.caller, self._ask)
+        made = build_session(
+            session_id,
+            resolved,
+            self._emit,
+            self.caller,
+            self._ask,
+            keeper=self._kept(),
+            store=self.store,
+        )
+        if isinstance(made.executor, Preparable):
+            made.executor.prepare()
         if known is not None:
             made.last_turn = known.last_turn
             await known.close()
         self._sessions[session_id] = made
         return made
+
+    async def _prepare(self, config: AgentConfig) -> None:
+        keeper = self._kept()
+        build_executor(config, self._emit, self.caller, self._ask, keeper=keeper).prepare()
+
+    def _kept(self) -> Keeper:
+        if self.keeper is None:
+            self.keeper = make_keeper()
+        return self.keeper
 
     def _emit(self, event: AgentEvent) -> None:
         self._watcher(event)
@@ -114,6 +172,9 @@ class Runtime:
         if self.loop.running:
             for session in self._sessions.values():
                 self.loop.run(session.close())
+            if self.keeper is not None:
+                self.loop.run(self.keeper.close())
+        self.keeper = None
         self._sessions.clear()
         self.current = None
         self.loop.close()

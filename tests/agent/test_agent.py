@@ -51,6 +51,30 @@ def test_a_request_gives_a_turn_with_everything(agent: ov.Agent, adata: AnnData)
     assert agent.notebook.is_file()
 
 
+def test_the_code_works_on_a_snapshot_whatever_becomes_of_the_object(adata: AnnData) -> None:
+    mine, original = adata.copy(), adata.copy()
+    told: list[str] = []
+
+    def change(event: AgentEvent) -> None:
+        told.append(event.message)
+        if event.category is Category.STEP_STARTED:
+            mine.X.data[:] = -1
+            mine.obs["mine"] = 1
+
+    with ov.Agent(callback=change) as agent:
+        turn = agent.run("normalise and log transform", data=mine)
+        expected = agent.run("normalise and log transform", data=original).data
+    assert turn.changed_meanwhile == ("adata",)
+    assert len([message for message in told if "while the code ran" in message]) == 1
+    assert (turn.data.X != expected.X).nnz == 0
+    assert (turn.data.layers["counts"] != original.X).nnz == 0
+    assert "mine" not in turn.data.obs
+    assert (mine.X.data == -1).all()
+    handed = turn.before["adata"].restore()
+    assert (handed.X != original.X).nnz == 0
+    assert "mine" not in handed.obs
+
+
 def test_plan_runs_nothing(adata: AnnData) -> None:
     plan = ov.plan("umap coloured by leiden", adata)
     assert [step.id for step in plan.steps][-1] == "plot_umap"

@@ -13,6 +13,7 @@ from ovagent_jupyter.execution.executor import (
     ExecutionStatus,
     Isolation,
 )
+from ovagent_jupyter.execution.forking import possible
 from ovagent_jupyter.execution.sandbox.probe import MachineReport, Trial
 from ovagent_jupyter.testing.fake_executor import FakeExecutor
 
@@ -48,6 +49,14 @@ async def test_the_level_in_force_is_shown_with_each_protection(home: object) ->
     assert "enforced: files, network" in checks["sandbox"].finding
     assert checks["child kernel"].mark == "✓"
     assert {"can: namespaces", "can: confined", "Landlock", "control groups"} <= checks.keys()
+
+
+async def test_whether_a_child_is_kept_ready_is_tried(home: object) -> None:
+    checks = await found(FakeExecutor(isolation=Isolation.PROCESS))
+    check = checks["child kept ready"]
+    assert check.mark == ("✓" if possible() else "!"), check.finding
+    checks = await found(FakeExecutor(isolation=Isolation.IN_PROCESS))
+    assert "child kept ready" not in checks
 
 
 @pytest.mark.parametrize("level", [Isolation.PROCESS, Isolation.IN_PROCESS])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -16,7 +18,13 @@ from ovagent_jupyter.config.schema import AgentConfig, ExecutionConfig
 from ovagent_jupyter.errors import ChildStartError, DataError, WorkflowNeedsFallback
 from ovagent_jupyter.events import TERMINAL, AgentEvent, Category, Level
 from ovagent_jupyter.execution.executor import CodeError, ExecutionResult, ExecutionStatus
-from ovagent_jupyter.execution.handover import Changes, ObjectDiff, SlotChange
+from ovagent_jupyter.execution.handover import (
+    Changes,
+    HandoverReport,
+    ObjectDiff,
+    SlotChange,
+    Store,
+)
 from ovagent_jupyter.storage.history import SessionHistory
 from ovagent_jupyter.testing.fake_executor import FakeExecutor
 from tests.agent.conftest import Build
@@ -141,6 +149,38 @@ async def test_cancelling_is_recorded_as_an_interrupt(
     entry = SessionHistory(tmp_path / "history.jsonl").get_recent(1)[0]
     assert not entry.success
     assert "Stopped" in entry.result_summary
+
+
+class Saving(FakeExecutor):
+    """Keeps what is handed over, as a child's executor does."""
+
+    async def put(self, objects: Mapping[str, object]) -> HandoverReport:
+        report = await super().put(objects)
+        return replace(report, saved=Store().save(objects))
+
+
+async def test_a_turn_keeps_what_was_handed_over_as_it_was(build: Build, tmp_path: Path) -> None:
+    asked = request()
+    given = asked.namespace["adata"]
+    values = given.X.copy()
+    session = build(Saving())
+    turn = await session.run(asked)
+    given.X[:] = 0
+    assert np.array_equal(turn.before["adata"].restore().X, values)
+    assert "before" not in turn.as_record()
+    assert "Saved" not in repr(turn) + everything_in(tmp_path)
+
+
+async def test_what_the_user_changed_meanwhile_is_told_once(
+    build: Build, events: list[AgentEvent]
+) -> None:
+    diff = ObjectDiff("adata", "changed", (SlotChange("obs/x", "added"),))
+    changes = Changes({"adata": counts()}, (diff,), changed_meanwhile=("adata", "other"))
+    turn = await build(FakeExecutor(changes=changes)).run(request())
+    assert turn.changed_meanwhile == ("adata", "other")
+    told = [event for event in events if "while the code ran" in event.message]
+    assert [event.level for event in told] == [Level.WARNING]
+    assert "adata" in told[0].message
 
 
 async def test_plan_mode_touches_no_executor(build: Build) -> None:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
+import gc
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ovagent_jupyter.config.sandbox import SandboxSpec
 from ovagent_jupyter.errors import HandoverError
-from ovagent_jupyter.execution.executor import CodeError, ExecutionResult, ExecutionStatus
+from ovagent_jupyter.execution.executor import (
+    CodeError,
+    ExecutionResult,
+    ExecutionStatus,
+    Isolation,
+)
+from ovagent_jupyter.execution.handover.exchange import Exchange
 from ovagent_jupyter.execution.launch import LaunchOptions
-from ovagent_jupyter.execution.transfer import Transfer
+from ovagent_jupyter.execution.transfer import RECEIVE, SEND, OtherSide, Transfer
 from tests.execution.conftest import Kernel
 
 numpy = pytest.importorskip("numpy")
+sealed = pytest.importorskip("ovagent_jupyter.execution.handover.sealed")
 pandas = pytest.importorskip("pandas")
 
 
@@ -55,19 +62,8 @@ async def test_an_anndata_goes_there_and_its_changes_come_back(kernel: Kernel) -
     assert "n" not in mine.obs
 
 
-def wait_until_gone(paths: set[Path]) -> None:
-    """Tests that run beside this one use the same place, each for a moment."""
-    deadline = time.monotonic() + 20
-    while remaining := [path for path in paths if path.exists()]:
-        assert time.monotonic() < deadline, remaining
-        time.sleep(0.05)
-
-
 async def test_nothing_is_left_in_the_directories(kernel: Kernel, tmp_path: Path) -> None:
-    shared = Path("/dev/shm")
-    before = set(shared.glob("ovagent-*/ovagent-*"))
-    await kernel.put({"x": numpy.arange(10)})
-    left = set(shared.glob("ovagent-*/ovagent-*")) - before
+    await kernel.put({"x": numpy.arange(100_000)})
     await kernel.run("x[0] = 5")
     await kernel.changes()
     (run,) = (tmp_path / "r").iterdir()
@@ -77,7 +73,76 @@ async def test_nothing_is_left_in_the_directories(kernel: Kernel, tmp_path: Path
         *("home", "tmp", "work", "cache", "exchange"),
         *("lock", "canary", "root"),
     }
-    await asyncio.to_thread(wait_until_gone, left)
+    assert list((root / "exchange").iterdir()) == []
+
+
+def opened() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_rounds_leave_nothing_open(kernel: Kernel) -> None:
+    mine = adata()
+    mine.obsm["large"] = numpy.random.default_rng(0).normal(size=(4, 50_000))
+    counts: list[tuple[int, str]] = []
+    for number in range(6):
+        await kernel.put({"adata": mine})
+        await kernel.run(f"adata.obsm['large'][0, 0] = {number}; adata.obs['n'] = {number}")
+        mine = (await kernel.changes()).objects["adata"]
+        gc.collect()
+        theirs = await kernel.value("len(__import__('os').listdir('/proc/self/fd'))")
+        counts.append((opened(), theirs))
+    assert counts[-1] == counts[1]
+
+
+async def test_what_the_child_has_is_not_sent_again(kernel: Kernel) -> None:
+    mine = adata()
+    mine.obsm["large"] = numpy.ones((4, 500_000))
+    first = await kernel.put({"adata": mine})
+    assert first.size > mine.obsm["large"].nbytes
+    assert (await kernel.put({"adata": mine})).size == 0
+    assert first.saved["adata"].restore().obsm["large"].sum() == 2_000_000  # type: ignore[attr-defined]
+    assert mine.obsm["large"].base is not None, "it was adopted"
+    mine.obsm["large"][0, 0] = 7
+    assert (await kernel.put({"adata": mine})).size > mine.obsm["large"].nbytes
+    assert await kernel.value("float(adata.obsm['large'][0, 0])") == "7.0"
+    await kernel.restart()
+    assert (await kernel.put({"adata": mine})).size == 0
+    assert await kernel.value("float(adata.obsm['large'].sum())") == "2000006.0"
+
+
+async def test_a_failed_hand_over_does_not_spoil_the_next(kernel: Kernel) -> None:
+    large = numpy.arange(100_000)
+    await kernel.put({"x": large})
+    hide = f"import sys; kept = sys.modules.pop({RECEIVE!r}); sys.modules[{RECEIVE!r}] = None"
+    assert (await kernel.run(hide)).ok
+    with pytest.raises(HandoverError, match="could not be handed"):
+        await kernel.put({"x": large, "y": numpy.ones(100_000)})
+    assert (await kernel.run(f"sys.modules[{RECEIVE!r}] = kept")).ok
+    await kernel.put({"x": large, "z": numpy.zeros(100_000)})
+    assert await kernel.value("int(x.sum()), float(z.sum())") == f"({large.sum()}, 0.0)"
+
+
+CLOSE_PAIRS = """
+import os, socket
+for number in range(3, 200):
+    try:
+        with socket.socket(fileno=os.dup(number)) as end:
+            nameless = not end.getsockname() and not end.getpeername()
+    except OSError:
+        continue
+    if nameless:
+        os.close(number)
+"""
+
+
+async def test_a_child_that_closed_its_end_is_told(kernel: Kernel) -> None:
+    await kernel.put({"x": 1})
+    assert (await kernel.run(CLOSE_PAIRS)).ok
+    with pytest.raises(HandoverError) as refused:
+        await kernel.put({"x": 1})
+    assert "restart" in " ".join(refused.value.lines())
+    await kernel.restart()
+    await kernel.put({"x": 1})
 
 
 async def test_a_child_that_dies_loses_what_was_handed_over(kernel: Kernel) -> None:
@@ -90,8 +155,8 @@ async def test_a_child_that_dies_loses_what_was_handed_over(kernel: Kernel) -> N
 
 
 async def test_code_that_breaks_the_child_side_is_told(kernel: Kernel) -> None:
-    side = "ovagent_jupyter.execution.handover.child"
-    assert (await kernel.run(f"__import__('sys').modules[{side!r}] = None")).ok
+    for side in (RECEIVE, SEND):
+        assert (await kernel.run(f"__import__('sys').modules[{side!r}] = None")).ok
     with pytest.raises(HandoverError, match="could not be handed"):
         await kernel.put({"x": 1})
     with pytest.raises(HandoverError, match="could not be fetched"):
@@ -104,8 +169,12 @@ async def test_an_error_of_ours_over_there_is_told_in_its_own_words() -> None:
     async def full(_code: str) -> ExecutionResult:
         return ExecutionResult(ExecutionStatus.ERROR, error=CodeError("HandoverError", text))
 
-    with pytest.raises(HandoverError) as refused:
-        await Transfer(full).changes((), Path(tempfile.gettempdir()))
+    exchange = Exchange()
+    try:
+        with pytest.raises(HandoverError) as refused:
+            await Transfer(full).changes((), OtherSide(exchange, Path(tempfile.gettempdir())))
+    finally:
+        exchange.close()
     assert refused.value.lines() == [
         "HandoverError: The results could not be fetched from the child.",
         "Why: The results cannot be written. No space left on device",
@@ -120,3 +189,76 @@ async def test_several_rounds_compare_with_what_was_last_put(kernel: Kernel) -> 
     assert changed == {"x": [1, 2]}
     await kernel.put(changed)
     assert not (await kernel.changes()).objects
+
+
+async def test_what_is_handed_over_is_not_the_childs_memory(tmp_path: Path) -> None:
+    spec = SandboxSpec(memory=512 << 20)
+    kernel = Kernel(options=LaunchOptions(run_dir=tmp_path / "r", spec=spec))
+    await kernel.start()
+    try:
+        held = {f"x{number}": numpy.zeros(75 << 20, numpy.uint8) + number for number in range(4)}
+        await kernel.put(held)
+        use = "import time\nx = b'1' * (140 << 20)\ntime.sleep(2)\ndel x"
+        assert (await kernel.run(use)).ok
+        del held
+        await kernel.put({"n": 1})
+        # The child keeps what the parent has let go: it is the child's own from now on.
+        assert (await kernel.run(use)).status is ExecutionStatus.LIMIT
+    finally:
+        await kernel.shutdown()
+
+
+CHANGE_IT = """
+import os, stat
+
+def attempt(deed):
+    try:
+        deed()
+    except OSError:
+        return
+    won.append(deed)
+
+def again(number, how):
+    descriptor = os.open(f"/proc/self/fd/{number}", how)
+    os.pwrite(descriptor, b"x", 0)
+
+won = []
+for number in range(3, 300):
+    try:
+        about = os.fstat(number)
+    except OSError:
+        continue
+    if stat.S_ISREG(about.st_mode) and about.st_nlink == 0 and about.st_size > 700_000:
+        seen = True
+        attempt(lambda: again(number, os.O_RDWR))
+        attempt(lambda: again(number, os.O_WRONLY))
+        attempt(lambda: os.open(f"/proc/self/fd/{number}", os.O_RDONLY | os.O_TRUNC))
+        attempt(lambda: os.pwrite(number, b"x", 0))
+        attempt(lambda: os.ftruncate(number, 0))
+        attempt(lambda: os.posix_fallocate(number, 0, 2 * about.st_size))
+mine = os.memfd_create("mine")
+# It would not be counted as the child's memory.
+attempt(lambda: os.fchmod(mine, 0o4600))
+"""
+
+
+@pytest.mark.parametrize("level", [Isolation.NAMESPACES, Isolation.CONFINED])
+@pytest.mark.parametrize("place", ["memory", "disk"])
+async def test_a_child_cannot_change_what_it_was_given(
+    level: Isolation, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "disk":
+        monkeypatch.setattr(sealed, "available", lambda: 0)
+    kernel = Kernel(isolation=level)
+    await kernel.start()
+    try:
+        report = await kernel.put({"x": numpy.arange(100_000)})
+        assert (report.on_disk > 800_000) == (place == "disk")
+        assert (await kernel.run(CHANGE_IT)).ok
+        assert await kernel.value("won, seen, int(x[9])") == "([], True, 9)"
+        await kernel.run("x[9] = 0")
+        changes = await kernel.changes()
+        assert changes.objects["x"][9] == 0  # type: ignore[index]
+        assert report.saved["x"].restore()[9] == 9  # type: ignore[index]
+    finally:
+        await kernel.shutdown()

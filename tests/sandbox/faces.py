@@ -7,12 +7,14 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ovagent_jupyter.execution.executor import ExecutionRequest, ExecutionResult, Output
 from ovagent_jupyter.execution.kernel import KernelExecutor
 from ovagent_jupyter.execution.launch import LaunchOptions
+from ovagent_jupyter.execution.supervised import Forked
+from ovagent_jupyter.execution.warm import Keeper
 
 PATIENCE = 30.0
 """Seconds beyond a cell's own limit after which the parent counts as hung."""
@@ -105,6 +107,34 @@ class ExecutorFace:
         return await watched(
             tag, self.executor.execute(ExecutionRequest(code, timeout=timeout)), timeout
         )
+
+
+class ForkedFace(ExecutorFace):
+    """Our executor, with a child that a zygote forked.
+
+    Args:
+        options: How its child is made.
+        arguments: Further arguments of the executor.
+    """
+
+    def __init__(self, options: LaunchOptions, **arguments: Any) -> None:
+        # None besides the one that is asked for: the witness counts processes.
+        self._keeper = Keeper(pause=1e9)
+        super().__init__(options, keeper=self._keeper, **arguments)
+
+    async def start(self) -> None:
+        """Start a child unless one runs; it must be a forked one."""
+        options = replace(self.options, isolation=self.executor.isolation)
+        zygote = await self._keeper.forking.prepare(options, ())
+        await super().start()
+        child = self.executor._child
+        if zygote is None or child is None or not isinstance(child.process._supervisor, Forked):
+            raise AssertionError(f"not forked: {self._keeper.forking.why_not}")
+
+    async def stop(self) -> None:
+        """End the child and the zygote."""
+        await super().stop()
+        await self._keeper.close()
 
 
 async def watched(tag: str, work: Any, timeout: float) -> Shot:

@@ -12,7 +12,7 @@ from ovagent_jupyter.execution.launch import LaunchOptions
 from ovagent_jupyter.execution.sandbox import landlock
 from ovagent_jupyter.execution.sandbox.confinement import REQUIRED, Layers
 from tests.sandbox.attack import Attack
-from tests.sandbox.faces import ExecutorFace, Face, NotebookFace
+from tests.sandbox.faces import ExecutorFace, Face, ForkedFace, NotebookFace
 
 Maker = Callable[[Attack, Path], Face]
 ENFORCED = "enforced"
@@ -47,14 +47,16 @@ class Setup:
         return [name for name, wanted in self.engaged.items() if protections.get(name) != wanted]
 
 
-def _executor(level: Isolation, layers: Layers | None = None) -> Maker:
+def _executor(
+    level: Isolation, layers: Layers | None = None, face: type[ExecutorFace] = ExecutorFace
+) -> Maker:
     def make(attack: Attack, base: Path) -> Face:
         spec = SandboxSpec(read=(base / "granted.txt",), **dict(attack.caps))
         work = base / "work" if attack.work else None
         if work is not None:
             work.mkdir(exist_ok=True)
         options = LaunchOptions(spec=spec, layers=layers, work_dir=work, start_timeout=20)
-        return ExecutorFace(options, isolation=level)
+        return face(options, isolation=level)
 
     return make
 
@@ -75,6 +77,11 @@ def _all_of(level: Isolation) -> dict[str, str]:
 
 def _level(name: str, text: str, level: Isolation) -> Setup:
     return Setup(name, text, _executor(level), full=True, whole=True, engaged=_all_of(level))
+
+
+def _forked(name: str, text: str, level: Isolation) -> Setup:
+    maker = _executor(level, face=ForkedFace)
+    return Setup(name, text, maker, full=True, engaged=_all_of(level))
 
 
 def _layers(name: str, text: str, *, engaged: tuple[str, ...], layers: Layers) -> Setup:
@@ -128,6 +135,8 @@ SETUPS: dict[str, Setup] = {
         *(_abi(version) for version in range(1, NEWEST)),
         _level("level2", "level 2", Isolation.CONFINED),
         _level("level3", "level 3", Isolation.NAMESPACES),
+        _forked("level2-forked", "level 2, forked by a zygote", Isolation.CONFINED),
+        _forked("level3-forked", "level 3, forked by a zygote", Isolation.NAMESPACES),
         Setup(
             "kernelspec",
             "kernelspec, by nbclient",

@@ -18,9 +18,10 @@ from ovagent_jupyter.execution.executors import level_name, level_named, levels_
 from ovagent_jupyter.execution.folders import ChildFolders
 from ovagent_jupyter.execution.kernelspec.conversation import Conversation
 from ovagent_jupyter.execution.kernelspec.relay import Relay
-from ovagent_jupyter.execution.launch import ConfinedProcess, LaunchOptions, setup_failed
+from ovagent_jupyter.execution.launch import ConfinedProcess, LaunchOptions
 from ovagent_jupyter.execution.policy import Fallback, choose_executor
 from ovagent_jupyter.execution.process import ChildProcess
+from ovagent_jupyter.execution.refused import setup_failed
 from ovagent_jupyter.execution.rundir import remove_tree
 
 GRACE = 1.0

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Collection, Generator, Sequence
 
+from ovagent_jupyter.execution.lending import LENT
 from ovagent_jupyter.execution.sandbox.process_tree import read_bytes
 from ovagent_jupyter.execution.sandbox.rounds import Rounds
 
@@ -162,6 +163,9 @@ class OpenFileUse:
         self._pids = list(pids)
         self._rounds.go_on(now, budget)
 
+    def _lent(self, about: os.stat_result) -> bool:
+        return about.st_dev == self._memory_device and bool(about.st_mode & LENT)
+
     def _walk(self) -> Generator[None]:
         seen: dict[tuple[int, int], int] = {}
         pids, self._round = self._pids, self._round + 1
@@ -171,7 +175,7 @@ class OpenFileUse:
                 count += 1
                 if count % BATCH == 0:
                     yield
-                if about.st_nlink == 0 and stat.S_ISREG(about.st_mode):
+                if about.st_nlink == 0 and stat.S_ISREG(about.st_mode) and not self._lent(about):
                     seen[about.st_dev, about.st_ino] = about.st_blocks * BLOCK
         if self._round % MAPS_EVERY == 0:
             self._mapped = 0

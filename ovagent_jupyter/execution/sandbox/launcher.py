@@ -7,6 +7,9 @@ the second does, and writes what happens to the third, one JSON object a line.
 This process is the supervisor. It is trusted, imports nothing but the standard library, and
 stays outside of what it puts on the child. At the highest level a second trusted process is
 number 1 of the child's pid namespace, so that the kernel ends whatever lives there with it.
+
+A zygote (``zygote_process.py``) calls ``main`` in a fork instead; there the guest's program is a
+function, for what it would load is in memory already.
 """
 
 from __future__ import annotations
@@ -20,24 +23,28 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-# Started by its path and isolated: the package is found beside this file and nowhere else.
-_ROOT = os.path.dirname(os.path.abspath(__file__))
-for _ in range(3):
-    _ROOT = os.path.dirname(_ROOT)
-sys.path.append(_ROOT)
+if not __package__:
+    # Started by its path and isolated: the package is found beside this file and nowhere else.
+    _ROOT = os.path.dirname(os.path.abspath(__file__))
+    for _ in range(3):
+        _ROOT = os.path.dirname(_ROOT)
+    sys.path.append(_ROOT)
 
-from ovagent_jupyter.errors import ConfinementError  # noqa: E402 - found by the line above
-from ovagent_jupyter.execution.sandbox import confine  # noqa: E402
-from ovagent_jupyter.execution.sandbox.cgroup import open_cgroup  # noqa: E402
-from ovagent_jupyter.execution.sandbox.process_tree import kill_tree  # noqa: E402
-from ovagent_jupyter.execution.sandbox.watchdog import Watchdog  # noqa: E402
+from ovagent_jupyter.errors import ConfinementError
+from ovagent_jupyter.execution.sandbox import confine
+from ovagent_jupyter.execution.sandbox.cgroup import open_cgroup
+from ovagent_jupyter.execution.sandbox.process_tree import kill_tree
+from ovagent_jupyter.execution.sandbox.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ovagent_jupyter.execution.sandbox.cgroup import Cgroup
 
     Plan = dict[str, Any]
+    Program = Callable[[Plan], NoReturn]
+    """What the guest becomes once it is confined."""
 
 INIT_FAILED = 70
 """Exit code of a process that could not set up its level; what failed was told before."""
@@ -61,7 +68,14 @@ class Status:
             return
 
 
-def main(arguments: list[str]) -> int:
+def execute(plan: Plan) -> NoReturn:
+    """Have the command of the plan take the place of this process."""
+    os.execve(  # noqa: S606 - no shell: the program and its arguments are ours
+        plan["command"][0], plan["command"], plan["environment"]
+    )
+
+
+def main(arguments: list[str], program: Program = execute) -> int:
     """Read the plan, start and confine the child, and stay until it ends."""
     plan_end, lifeline, status_end = (int(each) for each in arguments)
     status = Status(status_end)
@@ -73,7 +87,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGTERM, _on_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    supervisor = Supervisor(plan, status)
+    supervisor = Supervisor(plan, status, program)
     try:
         supervisor.start()
         confine.close_all_but({0, 1, 2, lifeline, status_end, waker, wake, *supervisor.descriptors})
@@ -92,10 +106,12 @@ class Supervisor:
     Args:
         plan: What to start and how.
         status: The line to the parent.
+        program: What the child becomes.
     """
 
-    def __init__(self, plan: Plan, status: Status) -> None:
+    def __init__(self, plan: Plan, status: Status, program: Program) -> None:
         self._plan = plan
+        self._program = program
         self._status = status
         self._namespaces = bool(plan["layers"]["namespaces"])
         self._child = 0
@@ -133,8 +149,8 @@ class Supervisor:
             if self._cgroup is not None:
                 self._cgroup.enter()
             if self._namespaces:
-                _run_init(self._plan, self._status)
-            _run_guest(self._plan, self._status)
+                _run_init(self._plan, self._status, self._program)
+            _run_guest(self._plan, self._status, self._program)
         if not self._namespaces:
             # The guest is in a group of its own, so that it cannot signal ours.
             signal.signal(signal.SIGINT, lambda *_: _interrupt(self._child, self._status))
@@ -203,7 +219,7 @@ class Supervisor:
                 return 0
 
 
-def _run_init(plan: Plan, status: Status) -> NoReturn:
+def _run_init(plan: Plan, status: Status, program: Program) -> NoReturn:
     """Number 1 of the namespace: makes the child's world, starts it, and ends when it ends."""
     from ovagent_jupyter.execution.sandbox import linux, namespaces
 
@@ -217,7 +233,7 @@ def _run_init(plan: Plan, status: Status) -> NoReturn:
         os._exit(INIT_FAILED)
     guest = os.fork()
     if guest == 0:
-        _run_guest(plan, status)
+        _run_guest(plan, status, program)
     signal.signal(signal.SIGINT, lambda *_: _interrupt(guest, status))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Its descriptor is closed next, and Python would complain of it on the child's last words.
@@ -233,7 +249,7 @@ def _run_init(plan: Plan, status: Status) -> NoReturn:
             os._exit(0)
 
 
-def _run_guest(plan: Plan, status: Status) -> NoReturn:
+def _run_guest(plan: Plan, status: Status, program: Program) -> NoReturn:
     """The last thing that is ours in this process; then the program takes its place."""
     try:
         report = confine.become_guest(plan)
@@ -243,9 +259,7 @@ def _run_guest(plan: Plan, status: Status) -> NoReturn:
         ):
             # The parent reads the report later; nothing of the guest's may run until then.
             os._exit(0)
-        os.execve(  # noqa: S606 - no shell: the program and its arguments are ours
-            plan["command"][0], plan["command"], plan["environment"]
-        )
+        program(plan)
     except ConfinementError as error:
         status.tell(event="failed", stage=error.what, why=error.why)
     except BaseException as error:  # noqa: BLE001 - whatever it is, nothing may run on from here

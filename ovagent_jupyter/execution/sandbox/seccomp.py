@@ -76,7 +76,7 @@ IOCTLS = (
     *(0x5450, 0x5451, 0x5460),  # FIONCLEX FIOCLEX FIOQSIZE
     *(0x2, 0x40049409, 0x4020940D),  # FIGETBSZ FICLONE FICLONERANGE
     *(0x80086601, 0x80087601, 0x801C581F),  # FS_IOC_GETFLAGS FS_IOC_GETVERSION FS_IOC_FSGETXATTR
-    0xC020660B,  # FS_IOC_FIEMAP
+    *(0xC020660B, 0xC0606610),  # FS_IOC_FIEMAP PAGEMAP_SCAN
 )
 """Not: input for a terminal (TIOCSTI, TIOCLINUX), signals to others (FIOSETOWN, SIOCSPGRP), flags
 of files that are only readable (FS_IOC_SETFLAGS), subvolumes of btrfs, and what drivers have."""

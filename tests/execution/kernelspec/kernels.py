@@ -68,8 +68,6 @@ def traces_of(manager: KernelManager) -> Traces:
     assert kernel.process is not None
     folders = kernel.folders
     places = [folders.run, folders.root, Path(manager.connection_file)]
-    if folders.parcels is not None:
-        places.append(folders.parcels)
     assert all(path.exists() for path in places)
     return Traces(tuple(places), kernel.process.pid)
 
