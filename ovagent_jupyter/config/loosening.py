@@ -59,6 +59,7 @@ def written_value(row: Field, config: AgentConfig) -> str:
 _UNSET: Mapping[str, str] = {
     "sandbox_memory": "80 % of the machine's",
     "sandbox_file_size": "as much as disk",
+    "undo_memory": "a quarter of the machine's",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 from ovagent_jupyter.config.sandbox import SandboxSpec
-from ovagent_jupyter.config.values import bad, count, directory, require_bool, seconds, set_field
+from ovagent_jupyter.config.values import (
+    MIB,
+    bad,
+    count,
+    directory,
+    require_bool,
+    seconds,
+    set_field,
+    size,
+)
 from ovagent_jupyter.errors import ConfigError
 
 OFFLINE = "offline"
@@ -86,6 +96,8 @@ class ExecutionConfig:
     """No fallback goes below this level."""
     approve: Approve = "risky"
     """Ask before a turn's code runs: ``"risky"`` where the system does not hold it back."""
+    undo_memory: int | None = None
+    """Bytes that undo and checkpoints may hold; None is a quarter of the machine's memory."""
 
     def __post_init__(self) -> None:
         require_bool("use_notebook", self.use_notebook)
@@ -96,6 +108,15 @@ class ExecutionConfig:
         _require_one("sandbox_level", self.sandbox_level, LEVELS)
         _require_one("fallback_floor", self.fallback_floor, LEVELS)
         _require_one("approve", self.approve, APPROVALS)
+        if self.undo_memory is not None:
+            set_field(self, "undo_memory", size("undo_memory", self.undo_memory, MIB))
+
+    @property
+    def undo_limit(self) -> int:
+        """Bytes that undo and checkpoints may hold, on this machine."""
+        if self.undo_memory is not None:
+            return self.undo_memory
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +196,7 @@ FIELDS: tuple[Field, ...] = (
     Field("sandbox_level", "execution", "text"),
     Field("fallback_floor", "execution", "text"),
     Field("approve", "execution", "text"),
+    Field("undo_memory", "execution", "size"),
     Field("sandbox_read", "sandbox", "paths"),
     Field("sandbox_write", "sandbox", "paths"),
     Field("sandbox_network", "sandbox", "hosts"),

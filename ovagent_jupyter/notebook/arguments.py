@@ -24,8 +24,11 @@ COMMANDS: dict[str, str] = {
     "doctor": "check this machine: packages, child kernel, sandbox, files",
     "policy": "what the code may use: policy [NAME [VALUE]], as in policy read ~/data",
     "history": "the last turns, newest last: history [N]",
-    "diff": "what the last turn changed, in full",
-    "undo": "put the variables back as they were before the last turn",
+    "diff": "what the last turn changed, in full, or the step N steps back: diff [N]",
+    "undo": "put the variables back as they were before the last turn, or the last N: undo [N]",
+    "redo": "take back the last undo, or the last N: redo [N]",
+    "checkpoint": "keep your data as it is now, or list what is kept: checkpoint [NAME]",
+    "restore": "bring back the data of a checkpoint: restore NAME",
     "session": "show the session, or go on in another one: session [NAME]",
     "traceback": "the full traceback of the last failure",
     "restart": "replace the child kernel by a fresh one",
@@ -61,6 +64,8 @@ class Command:
     argument: str = ""
 
 
+DROP = "drop"
+"""Typed after ``checkpoint`` to free one."""
 RESET = "reset"
 """Typed after ``policy`` to take back what was typed."""
 
@@ -209,13 +214,17 @@ def policy_completions(text: str, words: Sequence[str]) -> list[str]:
     return [choice for choice in choices if choice.startswith(text)]
 
 
-def completions(text: str, words: Sequence[str]) -> list[str]:
+def completions(text: str, words: Sequence[str], checkpoints: Sequence[str] = ()) -> list[str]:
     """What can follow on a line: commands and modes first, then options.
 
     Args:
         text: The word being typed.
         words: The words before it, without ``%ovagent`` itself.
+        checkpoints: The names of those that there are.
     """
+    if list(words) in (["restore"], ["checkpoint"], ["checkpoint", DROP]):
+        also = [DROP] if list(words) == ["checkpoint"] and checkpoints else []
+        return [name for name in (*checkpoints, *also) if name.startswith(text)]
     if words[:1] == ["policy"]:
         return policy_completions(text, words[1:])
     options = [n for a in parser()._actions for n in a.option_strings if n.startswith("--")]

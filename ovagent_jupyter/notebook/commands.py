@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.config.sources import Source
-from ovagent_jupyter.errors import ConfigError
 from ovagent_jupyter.notebook.arguments import COMMANDS, MODES, Command, parser
 from ovagent_jupyter.notebook.markdown import seconds
 from ovagent_jupyter.notebook.policy import Policy
 from ovagent_jupyter.notebook.shown import Shown, Traceback
+from ovagent_jupyter.notebook.undo_commands import UndoCommands, number
+from ovagent_jupyter.notebook.undo_memory import shown_size
 
 if TYPE_CHECKING:
     from ovagent_jupyter.agent.session import AgentSession
@@ -43,7 +44,7 @@ class Commands:
         policy: Policy,
     ) -> None:
         self._runtime = runtime
-        self._namespace = namespace
+        self._undo = UndoCommands(namespace, lambda: runtime.last_turn)
         self._traits = traits
         self._table: dict[str, Callable[[str], Shown | Traceback]] = {
             "help": self._help,
@@ -51,8 +52,11 @@ class Commands:
             "doctor": self._doctor,
             "policy": policy.run,
             "history": self._history,
-            "diff": self._diff,
-            "undo": self._undo,
+            "diff": self._undo.diff,
+            "undo": self._undo.undo,
+            "redo": self._undo.redo,
+            "checkpoint": self._undo.checkpoint,
+            "restore": self._undo.restore,
             "session": self._session,
             "traceback": self._traceback,
             "restart": self._restart,
@@ -99,7 +103,9 @@ class Commands:
             ]
             turn = session.last_turn
             rows.append(("last turn", f"{turn.status}: {turn.answer}" if turn else "none"))
-        rows.append(("undo", self._undo_state()))
+        rows.append(("undo", self._undo.state()))
+        memory, disk = map(shown_size, self._runtime.stored)
+        rows.append(("kept data", f"{memory} in memory, {disk} on disk"))
         # What holds by itself is told by the commands of its own; here, what somebody has set.
         rows += [
             (name, f"{value} ({origin})")
@@ -108,9 +114,6 @@ class Commands:
         ]
         note = "%ovagent policy shows the sandbox; settings that are not listed have their default."
         return Shown("Status", ("what", "is"), tuple(rows), note)
-
-    def _undo_state(self) -> str:
-        return "the last turn can be undone" if self._namespace.can_undo else "nothing to undo"
 
     def _doctor(self, _argument: str) -> Shown:
         from ovagent_jupyter.runtime import examine_machine
@@ -126,7 +129,7 @@ class Commands:
         from ovagent_jupyter.storage.history import SessionHistory
 
         history = SessionHistory()
-        entries = history.get_recent(_number(argument, 10))
+        entries = history.get_recent(number(argument, 10, "history"))
         rows = tuple(
             (
                 f"{entry.timestamp.astimezone():%Y-%m-%d %H:%M}",
@@ -140,30 +143,6 @@ class Commands:
         note = f"{history.skipped} damaged lines were skipped." if history.skipped else ""
         title = f"The last {len(rows)} turns" if rows else "No turns yet"
         return Shown(title, ("when", "", "request", "result", "took"), rows, note)
-
-    def _diff(self, _argument: str) -> Shown:
-        turn = self._runtime.last_turn
-        if turn is None:
-            return Shown("No turn yet")
-        rows = tuple((line,) for diff in turn.diff for line in diff.lines())
-        return Shown(turn.answer if rows else "The last turn changed nothing", ("slot",), rows)
-
-    def _undo(self, argument: str) -> Shown:
-        if argument:
-            raise ConfigError(
-                f"undo {argument} cannot be done.",
-                why="This version keeps the variables of the last turn only.",
-                next_step="Type %ovagent undo.",
-            )
-        if not self._namespace.can_undo:
-            return Shown("There is nothing to undo")
-        undone = self._namespace.undo()
-        parts = {
-            "Put back": undone.restored,
-            "Removed, as they were new": undone.removed,
-            "Left alone, as you bound them anew": undone.kept,
-        }
-        return Shown(". ".join(f"{t}: {', '.join(names)}" for t, names in parts.items() if names))
 
     def _session(self, argument: str) -> Shown:
         if argument:
@@ -196,16 +175,6 @@ def _child_state(session: AgentSession) -> str:
     state = "running" if session.executor.alive else "not running"
     label = session.sandbox.label
     return f"{state} · {label}" if label else state
-
-
-def _number(text: str, default: int) -> int:
-    if not text:
-        return default
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(
-            f"{text!r} is not a number of turns.", next_step="As in %ovagent history 20."
-        )
-    return int(text)
 
 
 def _short(text: str, limit: int = 90) -> str:

@@ -91,4 +91,4 @@ class Extension:
         words = line.split()[1:]
         if words and words[-1] == symbol:
             words.pop()
-        return completions(symbol, words)
+        return completions(symbol, words, self.magics.checkpoints)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.agent.turn import Turn, TurnRequest
-from ovagent_jupyter.events import Category
+from ovagent_jupyter.events import AgentEvent, Category, Level
 from ovagent_jupyter.notebook.arguments import Command, RunOptions, parse_cell, parse_line, parser
 from ovagent_jupyter.notebook.asking import Asker
 from ovagent_jupyter.notebook.bridge import Begin, Bridge, Show
@@ -23,13 +24,20 @@ from ovagent_jupyter.runtime import Runtime
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from ovagent_jupyter.events import AgentEvent
-
 
 SHOWN_BY_THE_SHELL = (Category.TURN_STARTED, Category.TURN_FAILED)
 """In a terminal the request stands in the line above, and the error ends the input."""
 SHOWN_BY_THE_CARD = (*SHOWN_BY_THE_SHELL, Category.CODE_OUTPUT)
 """In a notebook the card also relays what the code shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A turn that is about to begin."""
+
+    request: TurnRequest
+    begin: Begin[Turn]
+    show: Show
 
 
 class Face:
@@ -48,9 +56,9 @@ class Face:
         profile: Mapping[str, object],
     ) -> None:
         self.shell = shell
-        self.namespace = Namespace(shell.user_ns)
         self.ask = Asker(shell)
         self.runtime = Runtime(profile=profile, ask=self.ask)
+        self.namespace = Namespace(shell.user_ns, self.runtime.store, self._undo_limit)
         self.bridge = Bridge(self.runtime.loop, self.runtime.caller)
         self.traits = traits
         self.policy = Policy(self.runtime, traits, self.ask)
@@ -61,6 +69,7 @@ class Face:
         """Answer ``%ovagent …``."""
         parsed = parse_line(line)
         if isinstance(parsed, Command):
+            self.runtime.prepare(self.traits())
             return self._commands.run(parsed)
         self._run(parsed)
         return None
@@ -75,8 +84,8 @@ class Face:
         if options.show_help:
             self._show_help()
             return
-        begin, show = self._turn(options)
-        self._finish(options, await self.bridge.drive(begin, show))
+        asked = self._turn(options)
+        self._finish(options, asked, await self.bridge.drive(asked.begin, asked.show))
 
     def close(self) -> None:
         """End the child kernels and the loop thread."""
@@ -86,10 +95,10 @@ class Face:
         if options.show_help:
             self._show_help()
             return
-        begin, show = self._turn(options)
-        self._finish(options, self.bridge.run(begin, show))
+        asked = self._turn(options)
+        self._finish(options, asked, self.bridge.run(asked.begin, asked.show))
 
-    def _turn(self, options: RunOptions) -> tuple[Begin[Turn], Show]:
+    def _turn(self, options: RunOptions) -> _Asked:
         self._turns += 1
         request = TurnRequest(
             text=options.text,
@@ -109,7 +118,8 @@ class Face:
             flags=self.policy.admit(options.settings),
         )
         verbose = self.runtime.settings(traits).config.verbose
-        return lambda emit: begin(emit=emit), self._show(options, verbose=verbose)
+        show = self._show(options, verbose=verbose)
+        return _Asked(request, lambda emit: begin(emit=emit), show)
 
     def _show(self, options: RunOptions, *, verbose: bool) -> Show:
         if not hasattr(self.shell, "kernel"):
@@ -126,15 +136,31 @@ class Face:
 
         return show
 
-    def _finish(self, options: RunOptions, turn: Turn) -> None:
+    def _finish(self, options: RunOptions, asked: _Asked, turn: Turn) -> None:
         """Bind the results, or end the cell in error so that Run All stops."""
         if turn.error is not None:
             raise turn.error
-        self.namespace.bind(turn.turn_id, turn.bindings)
+        for message in self.namespace.bind(turn, asked.request.namespace):
+            self._tell(message, turn, asked.show)
         if options.mode == "code" and not hasattr(self.shell, "kernel"):
             sys.stdout.write(f"\n{turn.code}\n")
         if options.into_next:
             self.shell.set_next_input(turn.code)
+
+    def _tell(self, message: str, turn: Turn, show: Show) -> None:
+        """A warning that belongs to a turn whose events are over: into the cell and the log."""
+        event = AgentEvent(
+            category=Category.NOTICE,
+            message=message,
+            level=Level.WARNING,
+            correlation_id=turn.turn_id,
+        )
+        show(event)
+        if self.runtime.current is not None:
+            self.runtime.current.hear(event)
+
+    def _undo_limit(self) -> int:
+        return self.runtime.settings(self.traits()).config.execution.undo_limit
 
     def _show_help(self) -> None:
         sys.stdout.write(parser().format_help())

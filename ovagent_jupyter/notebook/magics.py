@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ovagent_jupyter.notebook.face import Face
 
 
-_SIZES = frozenset({"sandbox_memory", "sandbox_file_size"})
+_SIZES = frozenset({"sandbox_memory", "sandbox_file_size", "undo_memory"})
 """Empty text stands for no value."""
 
 
@@ -44,6 +44,9 @@ class OVAgent(Magics):
     approve = Unicode(
         "risky", help="Ask before the code of a turn runs: 'always', 'risky' or 'never'."
     ).tag(config=True)
+    undo_memory = Unicode("", help="What undo and checkpoints may hold, such as '8G'.").tag(
+        config=True
+    )
     sandbox_read = List(Unicode(), help="Files or folders that the code may read.").tag(config=True)
     sandbox_write = List(Unicode(), help="Files or folders that it may change too.").tag(
         config=True
@@ -80,6 +83,11 @@ class OVAgent(Magics):
 
             self._face = Face(self._shell, self.set_traits, self._profile)
         return self._face
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The names of the checkpoints there are."""
+        return tuple(self._face.namespace.checkpoints) if self._face is not None else ()
 
     def set_traits(self) -> dict[str, object]:
         """The settings made in this session; those of the profile and the defaults left out."""

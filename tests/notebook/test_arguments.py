@@ -89,6 +89,15 @@ def test_completion_offers_commands_first_and_options_later() -> None:
     assert "history" not in completions("h", ["run"])
 
 
+def test_completion_knows_the_checkpoints() -> None:
+    assert completions("", ["restore"], ["raw", "clustered"]) == ["raw", "clustered"]
+    assert completions("c", ["restore"], ["raw", "clustered"]) == ["clustered"]
+    assert completions("", ["checkpoint"], ["raw"]) == ["raw", "drop"]
+    assert completions("r", ["checkpoint", "drop"], ["raw"]) == ["raw"]
+    assert completions("", ["restore"]) == []
+    assert completions("un", []) == ["undo"]
+
+
 def test_completion_knows_what_the_policy_takes() -> None:
     assert completions("me", ["policy"]) == ["memory"]
     assert "reset" in completions("", ["policy"])

@@ -44,7 +44,10 @@ def test_undo_puts_the_old_object_back(with_counts: Notebook) -> None:
     run = with_counts.run("%ovagent undo")
     assert "adata" in run.text
     assert evaluate(with_counts, "id(adata)") == identity
-    assert "nothing to undo" in with_counts.run("%ovagent undo").text
+    assert "run pca" in with_counts.run("%ovagent redo").text
+    assert evaluate(with_counts, "'X_pca' in adata.obsm") is True
+    assert "run pca" in with_counts.run("%ovagent undo").text
+    assert evaluate(with_counts, "id(adata)") == identity
 
 
 def test_plan_and_code_run_nothing(with_counts: Notebook) -> None:
@@ -118,6 +121,7 @@ def test_commands_show_themselves(with_counts: Notebook) -> None:
         "policy": "in force",
         "history 3": "run pca",
         "diff": "adata",
+        "checkpoint": "no checkpoint",
         "session": "Session:",
         "traceback": "did not fail",
         "version": "scanpy",

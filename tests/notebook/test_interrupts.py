@@ -133,7 +133,7 @@ def test_a_fork_of_the_kernel_leaves_the_child_alone(cells: Notebook) -> None:
     )
     # From 3.12 on, Python warns of the fork below what is printed.
     assert run.text.split()[0] == "0"
-    assert child_pids(cells) == children
+    assert set(children) <= set(child_pids(cells))
     cells.run("%ovagent undo")
     assert cells.run("%%ovagent\nnormalise").status == "ok"
     cells.run("%ovagent undo")

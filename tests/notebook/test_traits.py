@@ -35,7 +35,7 @@ def test_every_setting_is_a_traitlet_with_the_same_default(home: object) -> None
 REAL_DEFAULTS = tuple(
     row.name
     for row in FIELDS
-    if row.name not in {"storage_dir", "sandbox_memory", "sandbox_file_size"}
+    if row.name not in {"storage_dir", "sandbox_memory", "sandbox_file_size", "undo_memory"}
 )
 """Of the others, empty text stands for the default."""
 
