@@ -14,7 +14,7 @@ from typing import cast
 from benchmarks.figure import HEAD, Figure
 
 FOLDER = Path(__file__).parent
-NOT_FIGURES = frozenset({"__main__", "figure"})
+NOT_FIGURES = frozenset({"__main__", "figure", "other_ways"})
 
 
 def names() -> list[str]:
