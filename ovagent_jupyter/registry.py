@@ -79,10 +79,11 @@ class Registry(Generic[T]):
 
     def _load(self, name: str, row: _Row) -> object:
         try:
-            if isinstance(row.value, EntryPoint):
-                return cast(object, row.value.load())
-            module, _, attribute = str(row.value).partition(":")
-            return cast(object, getattr(import_module(module), attribute))
+            if isinstance(row.value, str):
+                module, _, attribute = row.value.partition(":")
+                return cast(object, getattr(import_module(module), attribute))
+            # Not asked for its class: the package importlib_metadata brings one of its own.
+            return cast(object, cast(EntryPoint, row.value).load())
         except (ImportError, AttributeError) as error:
             raise RegistryError(
                 f"The {self.kind} {name!r} cannot be loaded.",

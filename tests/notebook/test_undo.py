@@ -104,10 +104,11 @@ def test_a_name_bound_anew_while_the_code_ran_is_told(with_counts: Notebook) -> 
 def test_the_oldest_steps_go_first_with_a_notice(with_counts: Notebook) -> None:
     notebook = with_counts
     notebook.run("%config OVAgent.undo_memory = '1M'")
-    runs = [
-        notebook.run(f"%%ovagent\n{request}")
-        for request in ("QC these cells", "normalise and log transform", "run pca")
-    ]
+    runs = []
+    for request in ("QC these cells", "normalise and log transform", "run pca"):
+        # Each step alone is larger than the limit.
+        notebook.run("import numpy as np; adata.layers['mine'] = np.random.rand(*adata.shape)")
+        runs.append(notebook.run(f"%%ovagent\n{request}"))
     assert [run.status for run in runs] == ["ok"] * 3
     assert "cannot be undone any more" in "".join(run.text for run in runs)
     assert "back, 0 forward" in notebook.run("%ovagent status").text

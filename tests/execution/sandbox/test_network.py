@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -48,8 +48,12 @@ async def echo() -> AsyncIterator[int]:
 
 async def tunnel(child: Guest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection(sock=child.open())
-    writer.write(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
-    assert await reader.readexactly(len(ESTABLISHED)) == ESTABLISHED
+    try:
+        writer.write(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % (port, port))
+        assert await reader.readexactly(len(ESTABLISHED)) == ESTABLISHED
+    except BaseException:
+        writer.close()
+        raise
     return reader, writer
 
 
@@ -61,9 +65,9 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def works(child: Guest, port: int) -> None:
     reader, writer = await tunnel(child, port)
-    writer.write(b"ping")
-    assert await reader.readexactly(4) == b"ping"
-    writer.close()
+    with closing(writer):
+        writer.write(b"ping")
+        assert await reader.readexactly(4) == b"ping"
 
 
 async def test_tunnel_passes_everything_in_both_directions() -> None:
