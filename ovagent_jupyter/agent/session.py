@@ -297,6 +297,7 @@ def _fixed(config: AgentConfig) -> tuple[object, ...]:
         config.llm,
         config.history_enabled,
         run.use_notebook,
+        run.keep_ready,
         run.storage_dir,
         run.sandbox_fallback_policy,
         run.sandbox_level,

@@ -96,6 +96,8 @@ class ExecutionConfig:
     """No fallback goes below this level."""
     approve: Approve = "risky"
     """Ask before a turn's code runs: ``"risky"`` where the system does not hold it back."""
+    keep_ready: bool = True
+    """Keep a child ready in the background, with scanpy imported; it takes about 0.3 GB."""
     undo_memory: int | None = None
     """Bytes that undo and checkpoints may hold; None is a quarter of the machine's memory."""
 
@@ -108,6 +110,7 @@ class ExecutionConfig:
         _require_one("sandbox_level", self.sandbox_level, LEVELS)
         _require_one("fallback_floor", self.fallback_floor, LEVELS)
         _require_one("approve", self.approve, APPROVALS)
+        require_bool("keep_ready", self.keep_ready)
         if self.undo_memory is not None:
             set_field(self, "undo_memory", size("undo_memory", self.undo_memory, MIB))
 
@@ -196,6 +199,7 @@ FIELDS: tuple[Field, ...] = (
     Field("sandbox_level", "execution", "text"),
     Field("fallback_floor", "execution", "text"),
     Field("approve", "execution", "text"),
+    Field("keep_ready", "execution", "bool"),
     Field("undo_memory", "execution", "size"),
     Field("sandbox_read", "sandbox", "paths"),
     Field("sandbox_write", "sandbox", "paths"),

@@ -78,7 +78,7 @@ class Forking:
             zygote = await asyncio.to_thread(
                 Zygote, options.python, options.environment, modules, semaphores=options.semaphores
             )
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # at its end an interpreter starts no threads
             self._why_not = str(error)
             return None
         self._zygote = zygote

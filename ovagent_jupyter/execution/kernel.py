@@ -85,7 +85,7 @@ class KernelExecutor:
         self.isolation = isolation
         self._options = replace(options or LaunchOptions(), isolation=isolation)
         self._timeout = timeout
-        self._grace = grace
+        self.grace = grace
         self._warm = tuple(warm)
         self._limits = limits or OutputLimits()
         self._allowance = OutputAllowance(self._limits)
@@ -302,7 +302,7 @@ class KernelExecutor:
             for _ in range(INTERRUPTS):
                 if run.started:
                     child.process.interrupt()
-                until = time.monotonic() + self._grace / INTERRUPTS
+                until = time.monotonic() + self.grace / INTERRUPTS
                 ending = await self._follow(child, run, until)
                 if ending is _Ending.DONE:
                     return True

@@ -240,7 +240,10 @@ class ConfinedProcess:
     async def close(self) -> None:
         """End it and remove its folders; safe to call twice."""
         await self.end()
-        await asyncio.to_thread(self.folders.remove)
+        try:
+            await asyncio.to_thread(self.folders.remove)
+        except RuntimeError:  # the interpreter ends, and starts no more threads
+            self.folders.remove()
 
 
 class Child:

@@ -103,6 +103,9 @@ class Commands:
             ]
             turn = session.last_turn
             rows.append(("last turn", f"{turn.status}: {turn.answer}" if turn else "none"))
+        keeper = self._runtime.keeper
+        if resolved.config.execution.keep_ready:
+            rows.append(("next child kernel", keeper.state if keeper else "not made ready yet"))
         rows.append(("undo", self._undo.state()))
         memory, disk = map(shown_size, self._runtime.stored)
         rows.append(("kept data", f"{memory} in memory, {disk} on disk"))

@@ -44,6 +44,9 @@ class OVAgent(Magics):
     approve = Unicode(
         "risky", help="Ask before the code of a turn runs: 'always', 'risky' or 'never'."
     ).tag(config=True)
+    keep_ready = Bool(
+        default_value=True, help="Keep a child kernel ready, with scanpy imported."
+    ).tag(config=True)
     undo_memory = Unicode("", help="What undo and checkpoints may hold, such as '8G'.").tag(
         config=True
     )

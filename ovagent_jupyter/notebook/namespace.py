@@ -127,9 +127,11 @@ class Namespace:
         for _ in range(min(steps, len(self.back))):
             step = self.back[-1]
             moving = self._prepare(step.after, step.before)
-            moved.append(self._carry_out(step.request, moving))
+            former = _bring_back(moving)
+            # Recorded before it is done: an interrupt between the two loses no state.
             self.back.pop()
             self.forward.append(replace(step, after={**step.after, **moving.found}))
+            moved.append(self._carry_out(step.request, moving, former))
         return tuple(moved)
 
     def redo(self, steps: int = 1) -> tuple[Moved, ...]:
@@ -142,9 +144,10 @@ class Namespace:
         for _ in range(min(steps, len(self.forward))):
             step = self.forward[-1]
             moving = self._prepare(step.before, step.after)
-            moved.append(self._carry_out(step.request, moving))
+            former = _bring_back(moving)
             self.forward.pop()
             self.back.append(replace(step, before={**step.before, **moving.found}))
+            moved.append(self._carry_out(step.request, moving, former))
         return tuple(moved)
 
     def checkpoint(self, name: str) -> tuple[Checkpoint, tuple[str, ...]]:
@@ -191,9 +194,10 @@ class Namespace:
             return Moved(), ()
         before = self._now(targets, {})
         request = f"restore {name}"
-        moved = self._carry_out(request, Moving(found=dict(before), targets=dict(targets)))
+        moving = Moving(found=dict(before), targets=dict(targets))
+        former = _bring_back(moving)
         self._push("", request, before, targets)
-        return moved, self.memory.make_room(self.variables)
+        return self._carry_out(request, moving, former), self.memory.make_room(self.variables)
 
     def _push(
         self,
@@ -203,7 +207,7 @@ class Namespace:
         after: Moments,
         diff: tuple[ObjectDiff, ...] = (),
     ) -> None:
-        self._bind(after)
+        # Recorded before it is done: an interrupt between the two loses no state.
         self.forward.clear()
         self.back.append(
             UndoStep(
@@ -215,6 +219,7 @@ class Namespace:
                 diff=diff,
             )
         )
+        self._bind(after)
 
     def _known(self, turn: Turn, handed: Mapping[str, object]) -> Mapping[int, Saved]:
         """Objects that are as they were handed over, by identity, with what they were saved as."""
@@ -278,12 +283,8 @@ class Namespace:
             moving.found[name] = moment
         return moving
 
-    def _carry_out(self, request: str, moving: Moving) -> Moved:
+    def _carry_out(self, request: str, moving: Moving, former: Mapping[str, object]) -> Moved:
         """Bind what was prepared, all of it in one go."""
-        former = {n: m.binding.value for n, m in moving.targets.items() if m is not None}
-        for moment in moving.targets.values():
-            if moment is not None:
-                moment.bring_back()
         self._bind(moving.targets)
         return Moved(
             request=request,
@@ -306,6 +307,15 @@ class Namespace:
             else:
                 self._current[name] = moment.binding
                 self.variables[name] = moment.binding.value
+
+
+def _bring_back(moving: Moving) -> Mapping[str, object]:
+    """Rebuild what a move binds and is not as it was; the objects as they were found."""
+    former = {n: m.binding.value for n, m in moving.targets.items() if m is not None}
+    for moment in moving.targets.values():
+        if moment is not None:
+            moment.bring_back()
+    return former
 
 
 def _is_plain(value: object) -> bool:

@@ -82,7 +82,7 @@ def _kind_of(label: str, before: _Held, after: _Held) -> Literal["added", "chang
 def _described(label: str, held: _Held) -> str:
     """What a slot holds, in a few words; empty when it is not there."""
     from ovagent_jupyter.execution.handover.diff import describe, form_of, shape_of
-    from ovagent_jupyter.execution.handover.slots import BRANCH
+    from ovagent_jupyter.execution.handover.slots import BRANCH, inside
 
     if label not in held:
         return ""
@@ -94,7 +94,7 @@ def _described(label: str, held: _Held) -> str:
     categories = getattr(value, "categories", None)
     if categories is not None:
         return f"category, {len(categories)} levels: {_levels(list(categories))}"
-    matrix = path[2:3] if path[:1] == ("mod",) else path[:1]
+    matrix = inside(path)[:1]
     if matrix and matrix[0] in _MATRICES:
         return ", ".join(filter(None, (form_of(value), shape_of(value), _kind(value))))
     if getattr(value, "ndim", 0) == 1:

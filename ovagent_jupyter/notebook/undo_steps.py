@@ -97,7 +97,11 @@ class Moment:
         if self.saved is None or self.saved.opaque or self.saved.kind not in _REBUILT_ALIKE:
             return False
         value = self.binding.value
-        special = getattr(value, "is_view", False) or getattr(value, "isbacked", False)
+        special = (
+            getattr(value, "is_view", False)
+            or getattr(value, "isbacked", False)
+            or (self.saved.kind == "anndata" and value is not GONE and _has_more(value))
+        )
         return (not special and type(value).__weakrefoffset__ != 0) or value is GONE
 
     def bring_back(self) -> object:
@@ -113,6 +117,11 @@ class Moment:
     def as_it_was(self) -> object:
         """The same for looking at; the name is not concerned."""
         return self.saved.restore() if self.saved is not None else self.binding.value
+
+
+def _has_more(value: object) -> bool:
+    """Whether the user has set attributes of their own on an AnnData."""
+    return bool(vars(value).keys() - vars(type(value)()).keys())
 
 
 Moments = Mapping[str, Moment | None]

@@ -204,9 +204,14 @@ def _to_all(watchers: list[Emit]) -> Emit:
 def _end(loop: LoopThread, session: AgentSession, keeper: Keeper) -> None:
     # Not running: no turn was asked for, or this is a fork, whose child it is not.
     if loop.running:
-        loop.run(session.close())
-        loop.run(keeper.close())
-        loop.close()
+        try:
+            # First what would begin something anew.
+            loop.run(keeper.close())
+        finally:
+            try:
+                loop.run(session.close())
+            finally:
+                loop.close()
 
 
 def _request(text: str, data: object, name: str, mode: Mode, timeout: float | None) -> TurnRequest:

@@ -122,7 +122,8 @@ def build_executor(
     options: Mapping[Isolation, Mapping[str, object]] = {
         Isolation.IN_PROCESS: {"run_in_cell": caller.run, "store": store}
     }
-    child = {"warm": WARM, "spec": spec, "keeper": keeper, "store": store}
+    ready = keeper if run.keep_ready else None
+    child = {"warm": WARM, "spec": spec, "keeper": ready, "store": store}
     return PolicyExecutor(
         [table.get(level_name(level))(**options.get(level, child)) for level in levels_from(run)],
         policy=run.sandbox_fallback_policy,

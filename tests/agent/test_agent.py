@@ -179,4 +179,5 @@ def test_a_program_that_ends_without_closing_leaves_no_child(tmp_path: Path) -> 
     )  # fmt: skip
     pids = [int(word) for word in done.stdout.strip("[]\n ").split(",")]
     assert pids
+    assert "Traceback" not in done.stderr
     assert not any(psutil.pid_exists(pid) for pid in pids)

@@ -12,7 +12,7 @@ import pytest
 from anndata import AnnData
 
 import ovagent_jupyter as ov
-from ovagent_jupyter.config.schema import FIELDS
+from ovagent_jupyter.config.schema import FIELDS, AgentConfig, ExecutionConfig
 from ovagent_jupyter.errors import (
     ChildStartError,
     ConfigError,
@@ -20,13 +20,22 @@ from ovagent_jupyter.errors import (
     SandboxDeniedError,
 )
 from ovagent_jupyter.events import AgentEvent, Category
+from ovagent_jupyter.execution import warm
+from ovagent_jupyter.execution.launch import LaunchOptions
+from ovagent_jupyter.loop_thread import CallerThread
+from ovagent_jupyter.runtime.build import build_executor
 from ovagent_jupyter.storage.history import SessionHistory
 from tests.agent.test_sandbox_settings import SHOWN as OF_THE_SANDBOX
 from tests.execution.poorer_machine import LANDLOCK, NAMESPACES, run_without
 
-NAMES = ("use_notebook", "max_prompts", "storage_dir", "timeout", "verbose", "history_enabled")
+NAMES = (
+    "use_notebook", "max_prompts", "storage_dir", "timeout", "keep_ready", "verbose",
+    "history_enabled",
+)  # fmt: skip
 """Shown below, with ``model``, ``sandbox_fallback_policy`` and ``fallback_floor``; the settings
 of the sandbox are shown in a file of their own."""
+OF_THE_NOTEBOOK = {"undo_memory"}
+"""Shown in ``tests/notebook/test_undo.py``: an agent binds nothing."""
 
 
 @pytest.fixture
@@ -64,7 +73,7 @@ def start(home: Path, seen: Seen) -> Start:
 
 def test_every_setting_is_shown_here() -> None:
     shown = {*NAMES, "model", "sandbox_fallback_policy", "fallback_floor"}
-    assert {row.name for row in FIELDS} == shown | OF_THE_SANDBOX
+    assert {row.name for row in FIELDS} == shown | OF_THE_SANDBOX | OF_THE_NOTEBOOK
 
 
 def test_model_is_who_answers_and_only_the_planner_can(start: Start) -> None:
@@ -113,6 +122,21 @@ def test_timeout_ends_a_step_that_takes_longer(start: Start, adata: AnnData) -> 
         assert not turn.ok
         assert "time limit" in str(turn.error)
         assert agent.run("normalise", data=adata, timeout=100).ok
+
+
+@pytest.mark.parametrize("keep_ready", [True, False])
+async def test_keep_ready_says_whether_a_child_is_made_beforehand(keep_ready: bool) -> None:
+    asked: list[LaunchOptions] = []
+
+    class Keeper(warm.Keeper):
+        """Takes note of who asks."""
+
+        def prepare(self, options: LaunchOptions, *_: object) -> None:
+            asked.append(options)
+
+    config = AgentConfig(execution=ExecutionConfig(keep_ready=keep_ready))
+    build_executor(config, lambda _event: None, CallerThread(), keeper=Keeper()).prepare()
+    assert bool(asked) is keep_ready
 
 
 def test_history_enabled_false_leaves_no_history(start: Start, adata: AnnData) -> None:

@@ -23,6 +23,7 @@ VALUES: Mapping[str, tuple[object, object]] = {
     "sandbox_level": ("confined", "process"),
     "fallback_floor": ("in_process", "process"),
     "approve": ("always", "never"),
+    "keep_ready": (False, True),
     "undo_memory": ("2G", "1.5 GiB"),
     "sandbox_read": (["/usr/lib", "/usr/share"], ["/usr"]),
     "sandbox_write": (["/usr/lib"], ["/usr/share"]),

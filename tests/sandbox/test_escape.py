@@ -16,7 +16,11 @@ def test_the_highest_level_and_the_parent_hold() -> None:
     assert successes(report("level3", USERS[-1], quick(ATTACKS))) == {}
 
 
-@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize(
+    "user",
+    # Root in CI on a forked child of this level: the layers are the same.
+    [pytest.param(each, marks=pytest.mark.soak if each == 0 else ()) for each in USERS],
+)
 def test_the_level_without_namespaces_holds(user: int) -> None:
     assert successes(report("level2", user, on_the_system(ATTACKS))) == {}
 

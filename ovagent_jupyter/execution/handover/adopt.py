@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import resource
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -25,6 +27,9 @@ from ovagent_jupyter.execution.handover.slots import Path
 
 _DENSE = ("layers", "obsm", "varm", "obsp", "varp")
 _COMPRESSED = ("data", "indices", "indptr")
+_MOST = 64
+"""Arrays of one object that are adopted, the largest first."""
+_PART = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ def adopt(value: object, saved: Saved) -> int:
     The values, the types and the layout stay as they are; the user's copy is freed, and an array
     that is not written to is known again by asking the system. Only arrays that nobody but the
     object holds are replaced: whoever has one of his own would no longer see the object change.
-    No other thread may write to the object meanwhile.
+    An array that another thread writes to meanwhile stays where it is.
 
     Args:
         value: The user's object, as it was saved.
@@ -57,9 +62,25 @@ def adopt(value: object, saved: Saved) -> int:
     held = 0
     # A class of somebody else's may refuse anything: it keeps what it has.
     with quiet(), suppress(Exception):
-        for place in _places(cast(Any, value), saved, ()):
-            held += _replace(place, saved.maps)
+        places = sorted(_places(cast(Any, value), saved, ()), key=_size_of, reverse=True)
+        for place in places[: _descriptors_to_spare()]:
+            held += _replace(place, saved)
     return held
+
+
+def _size_of(place: _Place) -> int:
+    blob = _blob_of(place)
+    return blob.size if blob is not None else 0
+
+
+def _descriptors_to_spare() -> int:
+    """How many maps to make: each takes a descriptor, of which the user needs some as well."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        taken = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only how many
+    except OSError:
+        return _MOST
+    return max(0, min(_MOST, most // 2 - taken))
 
 
 def _places(owner: Any, saved: Saved, at: Path) -> Iterator[_Place]:
@@ -109,49 +130,82 @@ def _parts(slot: SavedSlot, matrix: Any) -> Iterator[_Place]:
             yield _Place(*_attribute(matrix, name), slot, node)
 
 
-def _replace(place: _Place, maps: Maps) -> int:
-    old: Any = place.get()
-    if not _fits(old, place):
+def _replace(place: _Place, saved: Saved) -> int:
+    checked: Any = place.get()
+    if not _fits(checked, place, saved.maps):
         return 0
-    blob = place.slot.blobs[place.node["b"]]
-    if not isinstance(blob, Blob) or blob.size != old.nbytes or not blob.segment.in_memory:
+    blob = _blob_of(place)
+    if blob is None or blob.size != checked.nbytes or not blob.segment.in_memory:
         return 0
-    if maps.place(old.T if place.node["f"] else old) == (blob.segment, blob.offset):
+    if saved.maps.place(_in_order(checked)) == (blob.segment, blob.offset):
         return 0  # it lies there since an earlier time, and holds what was saved
-    layout, alive = _layout(old), weakref.ref(old)
-    del old
+    layout, alive = _layout(checked), weakref.ref(checked)
+    del checked
     if _owners(place.get) != _ONCE:
         return 0
     try:
-        new = Decoder(_OneMap(blob, maps), trusted=True).value(place.node)
+        new = Decoder(_OneMap(blob, saved.maps), trusted=True).value(place.node)
     except (HandoverError, OSError):
         return 0  # the system has no more maps to give
-    if _layout(new) != layout:
-        return 0
+    old: Any = place.get()
+    unlike = _layout(new) != layout or old is not alive()
+    if unlike or not saved.contents.same(blob, _bytes_of(old).data):
+        return 0  # it was written to since, or is another one by now
     place.put(new)
-    taken = alive()
-    if taken is not None:
-        # Somebody took it in this very moment, and would no longer see the object change.
-        place.put(taken)
-        return 0
-    return blob.size
+    try:
+        if sys.getrefcount(old) == _LOCAL and saved.contents.same(blob, _bytes_of(old).data):
+            return blob.size
+        # Somebody took it or wrote to it in this very moment.
+        _carry_over(new, old, blob)
+    except BaseException:
+        place.put(old)
+        raise
+    if place.get() is new:
+        place.put(old)
+    return 0
 
 
-def _fits(value: Any, place: _Place) -> bool:
+def _carry_over(source: Any, target: Any, blob: Blob) -> None:
+    """Write to an array what somebody has written to another one since it was saved."""
+    was = np.frombuffer(blob.read(), np.uint8)
+    there, here = _bytes_of(source), _bytes_of(target)
+    for start in range(0, len(was), _PART):
+        part = slice(start, start + _PART)
+        if not np.array_equal(there[part], was[part]):
+            np.copyto(here[part], there[part], where=there[part] != was[part])
+
+
+def _blob_of(place: _Place) -> Blob | None:
+    if not isinstance(place.node, dict) or place.node["t"] != "array":
+        return None
+    blob = place.slot.blobs[place.node["b"]]
+    return blob if isinstance(blob, Blob) else None
+
+
+def _in_order(value: Any) -> Any:
+    """A contiguous array, so that its elements follow each other as in memory."""
+    return value if value.flags.c_contiguous else value.T
+
+
+def _bytes_of(value: Any) -> Bytes:
+    return cast(Bytes, _in_order(value).reshape(-1).view(np.uint8))
+
+
+def _fits(value: Any, place: _Place, maps: Maps) -> bool:
     return (
         type(value) is np.ndarray
         and value.nbytes >= ALONE
-        and _owns(value)
+        and bool(value.flags.c_contiguous or value.flags.f_contiguous)
+        and _owns(value, maps)
         and bool(value.flags.writeable)
         and not value.dtype.hasobject
         and value.dtype.metadata is None
-        and bool(value.flags.c_contiguous or value.flags.f_contiguous)
         and isinstance(place.node, dict)
         and place.node["t"] == "array"
     )
 
 
-def _owns(value: Any) -> bool:
+def _owns(value: Any, maps: Maps) -> bool:
     """Whether nobody else's array lies on its memory: its own, or a map that is its alone."""
     below: Any = value.base
     if below is None:
@@ -159,7 +213,8 @@ def _owns(value: Any) -> bool:
     if type(below) is not np.ndarray or below.nbytes != value.nbytes:
         return False
     under: Any = below.base
-    if under is not None and not _is_map(under):
+    # A map of the user's may be of a file of theirs, or shared with another process.
+    if under is not None and (not _is_map(under) or maps.place(_in_order(value)) is None):
         return False
     del below
     return _owners(lambda: value.base) == _ONCE
@@ -179,6 +234,15 @@ def _owners(get: Callable[[], object]) -> int:
 
 _COUNTS: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 """Whether Python knows at each moment how often an object is held."""
+
+
+def _count_of_local() -> int:
+    """What ``getrefcount`` gives for an object that one local variable holds."""
+    value = np.empty(0)
+    return sys.getrefcount(value)
+
+
+_LOCAL = _count_of_local()
 
 
 def _count_of_one() -> int:

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from ovagent_jupyter.execution.handover.frames import as_index
 from ovagent_jupyter.execution.handover.kept import Kept
-from ovagent_jupyter.execution.handover.slots import ROWS, WITHOUT_INDEX, Path
+from ovagent_jupyter.execution.handover.slots import ROWS, WITHOUT_INDEX, Path, inside
 
 Positions = NDArray[np.intp]
 _IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), type(pd.NA), type(pd.NaT))
@@ -32,8 +32,9 @@ _ALONG: dict[str, tuple[str, ...]] = {
 
 def axes_of(path: Path) -> tuple[Path, ...]:
     """The index of each dimension of a slot, outermost first; empty for one that has none."""
-    if path[:1] == ("mod",) and len(path) > len(("mod", "name")):
-        return tuple(("mod", path[1], *axis) for axis in axes_of(path[2:]))
+    within = inside(path)
+    if within != path:
+        return tuple((*path[:2], *axis) for axis in axes_of(within))
     if path[:1] == ("raw",) and len(path) > 1:
         names: dict[str, Path] = {"obs_names": ("obs_names",), "var_names": ("raw", "var_names")}
         return tuple(names[axis] for axis in _ALONG.get(str(path[1]), ()))

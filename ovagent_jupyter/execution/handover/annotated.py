@@ -18,6 +18,7 @@ from ovagent_jupyter.execution.handover.slots import (
     Slots,
     below,
     build_dict,
+    inside,
     open_dict,
 )
 from ovagent_jupyter.execution.handover.table import OBS, VAR, Place, build_frame, open_frame
@@ -210,10 +211,11 @@ def places(slots: Slots, kind: str) -> list[Place]:
 
     if kind == "dataframe":
         return [FRAME]
-    found = [OBS, VAR] if kind in ("anndata", "mudata") else []
-    for path in [path for path in slots if path and path[0] in ("mod", "raw")]:
-        if path[-1] == "var_columns":
-            found.append(VAR.under(path[:-1]))
-        elif path[-1] == "obs_columns":
-            found.append(OBS.under(path[:-1]))
+    found: list[Place] = []
+    for path in slots:
+        match inside(path):
+            case ("var_columns",) | ("raw", "var_columns"):
+                found.append(VAR.under(path[:-1]))
+            case ("obs_columns",):
+                found.append(OBS.under(path[:-1]))
     return found

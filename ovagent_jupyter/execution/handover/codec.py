@@ -48,6 +48,10 @@ _ENCODING_ROOMS = {
     "pyarrow": "arrow",
     "polars": "polars_frames",
     "ovagent_jupyter": "backed",
+    "geopandas": "geometries",
+    "xarray": "labelled",
+    "dask": "labelled",
+    "spatialdata": "spatial",
     "datetime": "times",
     "zoneinfo": "times",
     "pytz": "times",
@@ -74,6 +78,9 @@ _DECODING_ROOMS = {
     "int": "plain", "float": "plain", "complex": "plain", "str": "plain", "bytes": "plain",
     "list": "plain", "tuple": "plain", "set": "plain", "dict": "plain", "path": "plain",
     "range": "plain", "slice": "plain", "ellipsis": "plain",
+    "geometries": "geometries", "geo_frame": "geometries", "transformation": "spatial",
+    "labelled": "labelled", "scales": "labelled", "dask_frame": "labelled",
+    "lazy_frame": "labelled",
 }  # fmt: skip
 """Tag of a node → the module here that decodes it: the whole list of what can come in."""
 
@@ -138,7 +145,7 @@ class Encoder:
             node = room(self, value)
             if node is not None:
                 return node
-        return self._pickle(value)
+        return self.foreign(value)
 
     def typed(self, write: Callable[[], Node]) -> Node:
         """The node that a room writes; None when it cannot and a pickle may take its place."""
@@ -151,7 +158,12 @@ class Encoder:
             del self.buffers[aboard:]
             return None
 
-    def _pickle(self, value: object) -> Node:
+    def foreign(self, value: object) -> Node:
+        """The node of what has no typed form: a pickle, for the child.
+
+        Raises:
+            HandoverError: None is allowed, or it cannot be pickled.
+        """
         kind = type(value)
         if not self.allow_pickle:
             if kind.__module__.startswith("dask."):

@@ -29,10 +29,13 @@ from ovagent_jupyter.execution.handover.slots import (
     Path,
     Tree,
     encode_slot,
+    inside,
 )
 
 _Kind = Literal["added", "changed", "removed"]
-_WITH_SHAPE = ("obsm", "varm", "obsp", "varp")
+_WITH_SHAPE = ("obsm", "varm", "obsp", "varp", "images", "labels", "shapes")
+_NAMED = ("Series", "RecordBatch", "GeoDataFrame", "DataArray")
+"""Classes with a shape that are told by their name."""
 
 
 def diff_delta(delta: Delta, own: Kept, rebuilt: Rebuilt) -> ObjectDiff:
@@ -43,13 +46,15 @@ def diff_delta(delta: Delta, own: Kept, rebuilt: Rebuilt) -> ObjectDiff:
     labels = {place.columns for place in frames}
     counted = {ROWS} if own.kind in WITHOUT_INDEX else {place.index for place in frames}
     counted -= {path for path in counted if "raw" in path[:-1]}  # told as one thing
+    came = {e.path for e in delta.entries if e.state == NEW and e.path not in own}
+    went = {path for path in delta.gone if path in own and path not in rebuilt.slots}
     for entry in delta.entries:
-        if entry.path in labels:
+        if entry.path in labels or _is_part_of_one(entry.path, came):
             continue
         if entry.state == NEW and _differs(entry.path, own, rebuilt):
             _note(kinds, paths, entry.path, "changed" if entry.path in own else "added")
-    for path in delta.gone:
-        if path in own and path not in rebuilt.slots:
+    for path in delta.gone & went:
+        if not _is_part_of_one(path, went):
             _note(kinds, paths, path, "removed")
     changes = [
         _counting(label, paths[label], own, rebuilt)
@@ -60,6 +65,11 @@ def diff_delta(delta: Delta, own: Kept, rebuilt: Rebuilt) -> ObjectDiff:
     changes.sort(key=lambda change: change.path not in COUNTED)
     slots = tuple(changes) or _only_order(delta, labels)
     return ObjectDiff(delta.name, "changed", slots)
+
+
+def _is_part_of_one(path: Path, wholes: Collection[Path]) -> bool:
+    """Whether a slot belongs to a modality or a table that came or went as a whole."""
+    return inside(path) != path and path[:2] in wholes
 
 
 def _note(kinds: dict[str, set[_Kind]], paths: dict[str, Path], path: Path, kind: _Kind) -> None:
@@ -78,15 +88,15 @@ def _only_order(delta: Delta, labels: Collection[Path]) -> tuple[SlotChange, ...
 
 def label_of(path: Path) -> str:
     """A slot as it is shown: entries of a nested dictionary under their first key."""
-    inside = path[2:] if path[:1] == ("mod",) and len(path) > len(("mod", "name")) else path
-    lead = path[: len(path) - len(inside)]
-    if inside[:1] == ("raw",):
-        inside = inside[:1]
-    elif inside[:1] == ("column",):
-        inside = inside[1:2]
-    elif len(inside) > 1:
-        inside = inside[:2]
-    return "/".join(shown(str(step), 60) for step in (*lead, *inside))
+    within = inside(path)
+    lead = path[: len(path) - len(within)]
+    if within[:1] == ("raw",):
+        within = within[:1]
+    elif within[:1] == ("column",):
+        within = within[1:2]
+    elif len(within) > 1:
+        within = within[:2]
+    return "/".join(shown(str(step), 60) for step in (*lead, *within))
 
 
 def _differs(path: Path, own: Kept, rebuilt: Rebuilt) -> bool:
@@ -128,15 +138,15 @@ def _counting(label: str, path: Path, own: Kept, rebuilt: Rebuilt) -> SlotChange
 
 
 def _slot_note(path: Path, own: Kept, after: object) -> str:
-    inside = path[2:] if path[:1] == ("mod",) else path
-    group = inside[0] if inside else ""
+    within = inside(path)
+    group = within[0] if within else ""
     if group in ("obs", "var", "column"):
         categories = getattr(after, "categories", None)
         return "" if categories is None else _plural(len(categories), "level")
     if group in _WITH_SHAPE:
         return shape_of(after)
     before = own.get(path)
-    if not inside:
+    if not within:
         was, now = describe(before), describe(after)
         return f"{was} {ARROW} {now}" if was != now else ""
     if group in ("X", "layers", "raw"):
@@ -174,7 +184,7 @@ def describe(value: object) -> str:
     name = {"anndata": "AnnData", "mudata": "MuData", "dataframe": "DataFrame"}.get(kind)
     name = name or type(value).__name__
     extents = shape_of(value)
-    if extents and kind in ("value", "dict") and name not in ("Series", "RecordBatch"):
+    if extents and kind in ("value", "dict") and name not in _NAMED:
         form = getattr(value, "format", "array")
         return f"{form} {extents} {getattr(value, 'dtype', '')}".strip()
     if not extents and isinstance(value, list | tuple | set | dict | frozenset):

@@ -7,6 +7,7 @@ import io
 import pickle
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -33,6 +34,16 @@ _STORE_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 _DEEPEST = 8
 """Dictionaries in dictionaries that are looked into for files."""
 _GROUPS = ("layers", "obsm", "varm", "obsp", "varp")
+
+
+@dataclass(frozen=True, slots=True)
+class StorePath:
+    """Where a SpatialData was read from or written to: its elements are written there too.
+
+    It has no typed form: the child cannot make the parent write somewhere else.
+    """
+
+    path: str | Path
 
 
 def pickled(value: object, buffers: Callable[[pickle.PickleBuffer], object]) -> bytes:
@@ -119,6 +130,9 @@ class _Pickler(pickle.Pickler):
             raise unsendable("it reads from the network, which the child cannot")
         if isinstance(value, PurePath):
             self._note(Path(value))
+        elif root == "dask" and kind.__name__.startswith("ReadParquet"):
+            for path in value.path if isinstance(value.path, list) else [value.path]:
+                self._note(Path(path))
         elif root == "zarr" and type(getattr(value, "path", None)) is str:
             self._note(Path(value.path))
         if root in _CACHING and _is_plain(value):
@@ -162,6 +176,10 @@ def _parts(value: Any, depth: int = 0) -> Iterator[object]:
     if module == "mudata":
         for modality in getattr(value, "mod", {}).values():
             yield from _parts(modality)
+    elif module == "spatialdata" and hasattr(value, "gen_elements"):
+        yield StorePath(value.path or "")
+        for _, _, element in value.gen_elements():
+            yield from _parts(element)
     elif module == "anndata" and hasattr(value, "isbacked"):
         # Parts of a view would be copied to look at them.
         whole = value._adata_ref if value.is_view else value
@@ -185,6 +203,8 @@ def _root(value: object) -> str:
 
 def _read_by(value: object) -> list[Path]:
     root = _root(value)
+    if isinstance(value, StorePath):
+        return [path for path in (_resolved(Path(value.path)),) if path is not None and value.path]
     # Of anndata's, only its sparse datasets; its arrays are in memory.
     if root not in _LAZY or (root == "anndata" and not hasattr(value, "group")):
         return []
@@ -199,11 +219,11 @@ def _read_by(value: object) -> list[Path]:
 
 
 def _resolved(path: Path) -> Path | None:
-    """A file, or a folder that is a zarr store: no other folder is opened to the child."""
+    """A file, or a folder that is a store: no other folder is opened to the child."""
     try:
         real = path.resolve(strict=True)
         mode = real.stat().st_mode
     except (OSError, RuntimeError):
         return None
-    is_store = any((real / mark).is_file() for mark in _STORE_MARKS)
+    is_store = real.suffix == ".parquet" or any((real / mark).is_file() for mark in _STORE_MARKS)
     return real if stat.S_ISREG(mode) or is_store else None

@@ -45,6 +45,7 @@ _ATTRIBUTES = {
     for name in (
         "X", "obs", "var", "uns", "obsm", "varm", "obsp", "varp", "layers", "raw", "mod",
         "obs_names", "var_names", "index", "columns", "attrs",
+        "images", "labels", "points", "shapes", "tables",
     )
 } | {"obs_columns": "obs.columns", "var_columns": "var.columns"}  # fmt: skip
 _ATTRIBUTES |= {"obs_attrs": "obs.attrs", "var_attrs": "var.attrs", "axis": "axis"}

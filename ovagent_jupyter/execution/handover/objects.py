@@ -17,6 +17,7 @@ _KINDS = {
     "pandas": {"DataFrame": "dataframe"},
     "pyarrow": {"Table": "arrow"},
     "polars": {"DataFrame": "polars"},
+    "spatialdata": {"SpatialData": "spatialdata"},
 }
 """Package → class → kind."""
 _ROOMS = {
@@ -25,6 +26,7 @@ _ROOMS = {
     "dataframe": ("table", "open_table", "build_table"),
     "arrow": ("arrow", "open_table", "build_table"),
     "polars": ("polars_frames", "open_frame", "build_frame"),
+    "spatialdata": ("spatial", "open_spatialdata", "build_spatialdata"),
 }
 """Kind → the module here that takes such an object apart, and its two functions for it."""
 

@@ -112,7 +112,7 @@ def _take_out(name: str, tree: Tree, gone: set[Path], freight: Freight) -> None:
 
 def frame_places(tree: Tree) -> list[Place]:
     """The frames that a tree holds in parts."""
-    if tree.kind not in ("anndata", "mudata", "dataframe"):
+    if tree.kind not in ("anndata", "mudata", "spatialdata", "dataframe"):
         return []
     from ovagent_jupyter.execution.handover.annotated import places
 

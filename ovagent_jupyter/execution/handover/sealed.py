@@ -39,7 +39,9 @@ class Segment:
         self.descriptor = descriptor
         self.size = size
         self.in_memory = in_memory
-        self._finalizer = weakref.finalize(self, os.close, descriptor)
+        self._finalizer: weakref.finalize[..., Segment] = weakref.finalize(
+            self, os.close, descriptor
+        )
 
     def lend(self) -> None:
         """Mark memory that others are given as ours: it counts for them when we let it go."""
@@ -48,7 +50,9 @@ class Segment:
         with suppress(OSError):  # in a kernel that is confined itself, it counts for all
             os.fchmod(self.descriptor, _MODE | LENT)
             self._finalizer.detach()
-            self._finalizer = weakref.finalize(self, _take_back, self.descriptor)
+            self._finalizer = weakref.finalize(self, _take_back, self.descriptor, os.getpid())
+            # At the end of this process nobody counts any more.
+            self._finalizer.atexit = False
 
     @classmethod
     def of(
@@ -131,9 +135,11 @@ class Segment:
 _MODE = 0o600
 
 
-def _take_back(fd: int) -> None:
-    with suppress(OSError):
-        os.fchmod(fd, _MODE)
+def _take_back(fd: int, owner: int) -> None:
+    # A fork lets go of its own descriptor, and the memory is still ours.
+    if os.getpid() == owner:
+        with suppress(OSError):
+            os.fchmod(fd, _MODE)
     os.close(fd)
 
 

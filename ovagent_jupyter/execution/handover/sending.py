@@ -19,7 +19,10 @@ from ovagent_jupyter.execution.handover.slots import Path as SlotPath
 from ovagent_jupyter.execution.handover.slots import Tree, path_node
 
 _MOST_NOTICES = 500
-_DATA = frozenset("anndata builtins datetime mudata numpy pandas polars pyarrow scipy".split())
+_DATA = frozenset(
+    "anndata builtins datetime geopandas mudata numpy pandas polars pyarrow scipy "
+    "spatialdata".split()
+)
 
 
 def new_names(namespace: Mapping[str, Any], known: frozenset[str]) -> tuple[str, ...]:

@@ -35,13 +35,17 @@ ROWS: Final = ("rows",)
 """Where that number is, as a range."""
 
 
+_HOLDERS: Final = ("mod", "tables")
+"""Slots under which each name is an AnnData of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
     """An object in parts, in order."""
 
     kind: str
-    """``anndata``, ``mudata``, ``dataframe``, ``arrow``, ``polars``, ``dict``, or ``value`` for
-    what has no parts."""
+    """``anndata``, ``mudata``, ``spatialdata``, ``dataframe``, ``arrow``, ``polars``, ``dict``, or
+    ``value`` for what has no parts."""
     slots: Slots = field(default_factory=dict)
 
 
@@ -88,6 +92,12 @@ def below(slots: Slots, at: Path) -> Iterator[tuple[Path, object]]:
     for path, value in slots.items():
         if len(path) > depth and path[:depth] == at:
             yield path, value
+
+
+def inside(path: Path) -> Path:
+    """A path inside the AnnData that it lies in: ``("mod", "rna", "X")`` is its ``("X",)``."""
+    held = path[:1] and path[0] in _HOLDERS and len(path) > len(("mod", "name"))
+    return path[2:] if held else path
 
 
 def step_of(label: Hashable) -> str | int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import sys
+import threading
 from typing import Any
 
 import anndata
@@ -206,3 +208,58 @@ def test_mudata_is_adopted_by_modality() -> None:
     assert adopt(mine, save(Store(), mine)) > 2 * mine.mod["rna"].X.data.nbytes
     assert mine.mod["rna"].X.data.base is not None
     assert sys.getrefcount(mine.mod["rna"].X.data) == sys.getrefcount(mine.mod["other"].X.data)
+
+
+def test_what_is_written_between_saving_and_adopting_stays() -> None:
+    store, value = Store(), adata(matrix().toarray())
+    saved = save(store, value)
+    value.X[3, 5] = 77
+    value.layers["dense"][7] = 8
+    value.obsm["X_pca"] = np.ones((ROWS, 50))
+    value.layers["counts"].data[-1] = 9
+    expected = {name: array.copy() for name, array in arrays(value).items()}
+    assert adopt(value, saved) > 0
+    for name, array in arrays(value).items():
+        assert np.array_equal(array, expected[name]), name
+    assert save(store, value).differs(value) is False
+
+
+def test_another_thread_may_write_meanwhile() -> None:
+    store, value = Store(), adata(matrix().toarray())
+    stop, written = threading.Event(), []
+
+    def write() -> None:
+        while not stop.is_set():
+            row = len(written) % ROWS
+            value.X[row, 0] += 1
+            written.append(row)
+
+    thread = threading.Thread(target=write)
+    before = value.X[:, 0].sum(dtype="f8")
+    thread.start()
+    try:
+        for _ in range(5):
+            adopt(value, save(store, value))
+    finally:
+        stop.set()
+        thread.join()
+    assert value.X[:, 0].sum(dtype="f8") - before == pytest.approx(len(written))
+
+
+def test_a_map_of_the_users_own_stays_theirs() -> None:
+    shared = mmap.mmap(-1, 4 * ROWS * GENES)
+    x = np.frombuffer(shared, "f4").reshape(ROWS, GENES)
+    value = anndata.AnnData(x)
+    del x
+    adopt(value, save(Store(), value))
+    value.X[0, 0] = 5
+    assert np.frombuffer(shared, "f4", 1)[0] == 5
+
+
+def test_descriptors_are_left_for_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = adata(matrix())
+    monkeypatch.setattr("ovagent_jupyter.execution.handover.adopt._MOST", 2)
+    largest = sorted((array.nbytes for array in arrays(value).values()), reverse=True)[:2]
+    assert adopt(value, save(Store(), value)) == sum(largest)
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (8, 8))
+    assert adopt(value, save(Store(), value)) == 0

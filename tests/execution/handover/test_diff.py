@@ -138,3 +138,17 @@ def test_the_package_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": root})
     with pytest.raises(AttributeError):
         getattr(handover, "nothing")  # noqa: B009
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_modality_that_came_or_went_is_told_as_one(tmp_path: Path) -> None:
+    mudata: Any = pytest.importorskip("mudata")
+    own = mudata.MuData({"rna": small(), "protein": small()})
+    own["rna"].uns["var_columns"] = own["rna"].uns["obs_columns"] = 1  # names of slots elsewhere
+    border = Border(tmp_path, {"mdata": own})
+    assert border.run("").diffs[0].kind == "unchanged"
+    changes = border.run("mdata.mod['atac'] = mdata['rna'].copy(); del mdata.mod['protein']")
+    told = {str(slot) for slot in changes.diffs[0].slots}
+    assert {"+mod/atac", "−mod/protein"} <= told
+    assert not any(slot.startswith(("+mod/atac/", "−mod/protein/")) for slot in told)
+    assert list(changes.objects["mdata"].mod) == ["rna", "atac"]  # type: ignore[attr-defined]
