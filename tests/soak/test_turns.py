@@ -33,7 +33,7 @@ from tests.soak.counts import Counts, adopt_orphans, count, more
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
-FIRST, ALL = 5, 20
+FIRST, ALL = 5, 500
 REQUESTS = ("normalise and log transform", "run pca", "QC these cells")
 UNDO_MEMORY = 24 << 20
 """Bytes: a few of these turns fill it."""
