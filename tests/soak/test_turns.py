@@ -72,6 +72,7 @@ class Work:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self.store = Store()
         self.executor = KernelExecutor(
             options=LaunchOptions(run_dir=folder / "run"), store=lambda: self.store
@@ -117,6 +118,8 @@ class Work:
         assert turn.ok
         self.session.last_turn = None
         del turn
+        # The session's notebook grows with each figure, in memory too: it is not what crosses.
+        self.session.recorder.notebook = SessionNotebook(self._folder, "s2", Redactor({}))
         gc.collect()
         process = psutil.Process()
         maps = [m for m in process.memory_maps(grouped=False) if "memfd:ovagent" in m.path]
