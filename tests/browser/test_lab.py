@@ -71,7 +71,7 @@ def test_a_request_in_jupyterlab(page: Page, lab: Lab) -> None:
     expect(main.get_by_text("finished").first).to_be_visible()
     expect(main.get_by_role("table").first).to_be_visible()
     expect(main.get_by_role("img").first).to_be_attached()
-    expect(main.get_by_text("Put back: adata")).to_be_attached()
+    expect(main.get_by_text("Undone: cluster the cells and show the UMAP")).to_be_attached()
     _picture(page)
     assert outside == []
     assert problems == []
