@@ -90,7 +90,16 @@ def _packages() -> Iterable[Check]:
             yield Check("✓", name, version)
         else:
             yield Check("✗", name, "not installed", "pip install 'ovagent-jupyter[omics]'")
+    yield kernel_check(_version("ipykernel"))
     yield from _optional_packages()
+
+
+def kernel_check(version: str) -> Check:
+    """Whether this ipykernel reads each cell at once: 7.0 to 7.3 may overlook one (#1554)."""
+    if version.startswith(("7.0.", "7.1.", "7.2.", "7.3.")):
+        finding = f"{version}: can leave a cell waiting until another client connects"
+        return Check("!", "ipykernel", finding, "pip install --upgrade 'ipykernel>=7.4'")
+    return Check("✓", "ipykernel", version)
 
 
 def _optional_packages() -> Iterable[Check]:

@@ -12,6 +12,8 @@ from ovagent_jupyter.execution.outputs import OutputCollector, read_error
 
 LOST_AFTER = 1.0
 """Seconds of silence after the reply until the end mark of the output counts as lost."""
+OVERLOOKED_AFTER = 1.0
+"""Seconds without a word of the child until it is made to look for the request."""
 
 
 class CellRun:
@@ -30,6 +32,7 @@ class CellRun:
         self._reply: Mapping[str, object] | None = None
         self._begun_at = time.monotonic()
         self._heard_at = self._begun_at
+        self._knock_at = self._begun_at + OVERLOOKED_AFTER
         self.collector = collector
         self.started = False
         """Whether the child is at it, and not at something before it."""
@@ -49,6 +52,16 @@ class CellRun:
             self._idle = self.lost = True
             self.collector.notice_lost()
         return self._idle
+
+    @property
+    def overlooked(self) -> bool:
+        """Whether to make the child look: true now and then as long as it does not begin."""
+        now = time.monotonic()
+        if self.started or now < self._knock_at:
+            return False
+        # It may just be busy: each time twice as long, so that a busy child is left alone.
+        self._knock_at = now + 2 * (now - self._begun_at)
+        return True
 
     def take(self, message: Message) -> None:
         """Take one message if it belongs to this cell."""

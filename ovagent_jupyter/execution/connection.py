@@ -157,6 +157,26 @@ class KernelConnection:
         with contextlib.suppress(OSError):
             await self._connect("iopub")
 
+    async def knock(self, seconds: float) -> None:
+        """Ask something over another wire: the kernel then looks whether a request has come.
+
+        ipykernel 7.0 to 7.3 can leave one unread (ipykernel #1554), and is told of nothing more
+        that comes over the same wire.
+
+        Args:
+            seconds: The most that this may take.
+        """
+        answered = asyncio.Event()
+        with contextlib.suppress(OSError, TimeoutError):
+            wire = await connect(self._address.path(PORTS["shell"]), "DEALER", answered)
+            try:
+                message = self._session.msg("kernel_info_request", {})
+                wire.send(self._session.serialize(message))
+                async with asyncio.timeout(seconds):
+                    await answered.wait()
+            finally:
+                wire.close()
+
     def close(self) -> None:
         """Close all wires; safe to call twice."""
         self._finalizer()

@@ -292,6 +292,8 @@ class KernelExecutor:
                 return _Ending.STOP
             if time.monotonic() > deadline:
                 return _Ending.LATE
+            if run.overlooked:
+                await child.connection.knock(TICK)
             # A flood of messages must not keep a cancellation from getting its turn.
             await asyncio.sleep(0)
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ovagent_jupyter.storage.notebook_file import NotebookFile
 from ovagent_jupyter.storage.notebook_outputs import NotebookOutput
-from ovagent_jupyter.storage.paths import ensure_dir, storage_error
 from ovagent_jupyter.storage.redaction import Redactor
 from ovagent_jupyter.storage.session_log import session_file
 
@@ -55,7 +53,8 @@ class SessionNotebook:
     """The notebook of one session, ``<directory>/<session_id>.ipynb``.
 
     A session that is resumed is continued in the same file. The file is replaced as a whole
-    after each turn, so that it can be opened at any time.
+    after each turn, so that it can be opened at any time; what another program has changed in
+    it stays.
 
     Args:
         directory: Where session notebooks are kept.
@@ -70,8 +69,10 @@ class SessionNotebook:
         self.path = session_file(directory, session_id, ".ipynb")
         self._session_id = session_id
         self._redactor = redactor
-        self._notebook: NotebookNode | None = None
-        self._runs = 0
+        self._file = NotebookFile(self.path, self._new)
+        self._waiting: list[NotebookNode] = []
+        """Cells that are not written yet."""
+        self._runs: int | None = None
 
     def append_turn(self, turn: RecordedTurn) -> None:
         """Add a turn and write the notebook.
@@ -80,35 +81,15 @@ class SessionNotebook:
             StorageError: It cannot be written; the file is as it was, and the turn is written
                 with the next one.
         """
-        import nbformat  # needed only where a turn has ended: loading the extension stays light
-
-        if self._notebook is None:
-            self._notebook = self._opened()
-        cells = self._notebook.cells
-        cells.append(self._markdown(_heading(turn), turn.turn_id))
-        cells.extend(self._code(cell, turn.turn_id) for cell in turn.cells)
+        if self._runs is None:
+            found = self._file.read()
+            self._runs = sum(cell.cell_type == "code" for cell in found.cells)
+        self._waiting.append(self._markdown(_heading(turn), turn.turn_id))
+        self._waiting.extend(self._code(cell, turn.turn_id) for cell in turn.cells)
         if turn.result:
-            cells.append(self._markdown(turn.result, turn.turn_id))
-        text = nbformat.writes(self._notebook, version=4)
-        # A lone surrogate is no UTF-8, but its backslash form is what JSON writes for it.
-        _write_whole(self.path, text.encode(errors="backslashreplace"))
-
-    def _opened(self) -> NotebookNode:
-        """The notebook of a resumed session, or a new one."""
-        import nbformat
-
-        try:
-            found = nbformat.read(self.path, as_version=4)
-            nbformat.validate(found)
-        except FileNotFoundError:
-            return self._new()
-        except OSError as error:
-            raise storage_error("The notebook", self.path, "cannot be read", error) from error
-        except Exception:  # noqa: BLE001 - nbformat raises many kinds for a broken file
-            _move_aside(self.path)
-            return self._new()
-        self._runs = sum(cell.cell_type == "code" for cell in found.cells)
-        return cast("NotebookNode", found)
+            self._waiting.append(self._markdown(turn.result, turn.turn_id))
+        self._file.append(self._waiting)
+        self._waiting.clear()
 
     def _new(self) -> NotebookNode:
         from nbformat.v4 import new_notebook
@@ -138,7 +119,7 @@ class SessionNotebook:
     def _code(self, cell: RecordedCell, turn_id: str) -> NotebookNode:
         from nbformat.v4 import new_code_cell
 
-        count = self._runs + 1 if cell.execution_count is None else cell.execution_count
+        count = (self._runs or 0) + 1 if cell.execution_count is None else cell.execution_count
         self._runs = count
         note: dict[str, object] = {"turn_id": turn_id}
         if cell.step:
@@ -178,36 +159,3 @@ def _heading(turn: RecordedTurn) -> str:
         return quoted
     steps = "\n".join(f"{number}. {line}" for number, line in enumerate(turn.plan, start=1))
     return f"{quoted}\n\n{steps}"
-
-
-def _move_aside(path: Path) -> None:
-    """Keep a file that is not a notebook under a name that no session has."""
-    number = 1
-    while (aside := path.with_name(f"{path.stem}.broken-{number}.ipynb")).exists():
-        number += 1
-    try:
-        path.rename(aside)
-    except OSError as error:
-        raise storage_error("The notebook", path, "cannot be moved aside", error) from error
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader sees the old one or the new one.
-
-    Raises:
-        StorageError: It cannot be written; the old file is as it was.
-    """
-    ensure_dir(path.parent)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError as error:
-        raise storage_error("The notebook", path, "cannot be written", error) from error
-    finally:
-        with suppress(FileNotFoundError):
-            scratch.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovagent_jupyter.agent.doctor import Check, examine, machine_checks
+from ovagent_jupyter.agent.doctor import Check, examine, kernel_check, machine_checks
 from ovagent_jupyter.config.schema import AgentConfig
 from ovagent_jupyter.errors import SandboxUnavailableError
 from ovagent_jupyter.execution.executor import (
@@ -113,3 +113,9 @@ def test_a_mac_is_not_asked_for_what_only_linux_has() -> None:
     checks = by_name(MachineReport("darwin", 0, made.trials, ()))
     assert checks.keys() == {"can: confined"}
     assert "Seatbelt" in checks["can: confined"].finding
+
+
+def test_an_ipykernel_that_may_overlook_a_cell_is_named() -> None:
+    marks = {v: kernel_check(v).mark for v in ("6.31.0", "7.0.1", "7.3.0", "7.4.0", "7.10.0")}
+    assert marks == {"6.31.0": "✓", "7.0.1": "!", "7.3.0": "!", "7.4.0": "✓", "7.10.0": "✓"}
+    assert "7.4" in kernel_check("7.1.0").remedy

@@ -319,3 +319,29 @@ async def test_modules_are_warmed_in_the_background() -> None:
     assert await executor.value("'wave' in __import__('sys').modules") == "True"
     await executor.restart()
     await executor.shutdown()
+
+
+OVERLOOKS = """
+import time, zmq
+
+class Raw:
+    def __init__(self, socket):
+        self.socket = socket
+
+    def send_multipart(self, message):
+        self.socket.send_multipart(message)
+        time.sleep(0.3)
+        self.socket.getsockopt(zmq.EVENTS)
+
+manager = get_ipython().kernel.shell_channel_thread.manager
+manager._shell_stream = Raw(manager._shell_stream.socket)
+"""
+"""What ipykernel 7.0 to 7.3 do by chance: a request that comes during a reply is not noticed."""
+
+
+async def test_a_request_that_the_child_overlooks_is_read_at_last(kernel: Kernel) -> None:
+    result = await kernel.run(OVERLOOKS)
+    if not result.ok:
+        pytest.skip("another ipykernel")
+    assert await kernel.value("6 * 7") == "42"
+    assert await kernel.value("6 * 8") == "48"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import nbformat
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager, KernelManager
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
@@ -20,6 +21,9 @@ from tests.packaging.environments import Environment
 from tests.packaging.test_wheel import COUNTS
 
 VERSIONS = ("6.31.0", "7.1.0", "7.3.0", "7.4.0")
+
+KNOCK = 5.0
+"""Seconds between two knocks at the kernel."""
 
 pytestmark = [pytest.mark.matrix, pytest.mark.slow, pytest.mark.xdist_group("environments")]
 
@@ -49,40 +53,64 @@ def specs_for(made: Environment, folder: Path) -> KernelSpecManager:
     return KernelSpecManager(kernel_dirs=[str(folder / "kernels")])
 
 
-def execute(made: Environment, folder: Path, sources: list[str], **options: object) -> NotebookNode:
-    """Run cells through nbclient in the environment's own kernel."""
-    specs = specs_for(made, folder)
-
-    class Manager(AsyncKernelManager):
-        """Finds the one kernelspec; nbclient makes and ends it."""
-
-        def __init__(self, **kwargs: object) -> None:
-            super().__init__(kernel_spec_manager=specs, **kwargs)
-
-    client = NotebookClient(
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(s) for s in sources]),
-        kernel_name="tried",
-        kernel_manager_class=Manager,
-        resources={"metadata": {"path": str(folder)}},
-        timeout=300,
-        **options,
-    )
-    return client.execute()
+@contextmanager
+def kernel(made: Environment, folder: Path) -> Iterator[KernelManager]:
+    """The environment's own kernel, ended at last."""
+    manager = KernelManager(kernel_name="tried", kernel_spec_manager=specs_for(made, folder))
+    manager.client_class = "jupyter_client.asynchronous.AsyncKernelClient"
+    manager.start_kernel(cwd=str(folder))
+    try:
+        with knocking(manager):
+            yield manager
+    finally:
+        manager.shutdown_kernel(now=True)
 
 
 @contextmanager
-def kernel(made: Environment, folder: Path) -> Iterator[tuple[KernelManager, BlockingKernelClient]]:
-    """The environment's own kernel, and a client that speaks to it."""
-    manager = KernelManager(kernel_name="tried", kernel_spec_manager=specs_for(made, folder))
-    manager.start_kernel(cwd=str(folder))
+def knocking(manager: KernelManager) -> Iterator[None]:
+    """Connect to the kernel now and then, which wakes it if it has overlooked a request.
+
+    ipykernel 7.0 to 7.3 can leave a request unread until another client comes (ipykernel #1554):
+    a front-end would wait for ever.
+    """
+    over = threading.Event()
+
+    def knock() -> None:
+        while not over.wait(KNOCK):
+            client = manager.blocking_client()
+            client.start_channels(iopub=False, stdin=False, hb=False, control=False)
+            client.kernel_info()
+            client.get_shell_msg(timeout=0.5)
+            client.stop_channels()
+
+    thread = threading.Thread(target=knock)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def speaking(manager: KernelManager) -> Iterator[BlockingKernelClient]:
+    """A client whose kernel has answered."""
     client = manager.blocking_client()
     client.start_channels()
     try:
         client.wait_for_ready(timeout=120)
-        yield manager, client
+        yield client
     finally:
         client.stop_channels()
-        manager.shutdown_kernel(now=True)
+
+
+def execute(made: Environment, folder: Path, sources: list[str], **options: object) -> NotebookNode:
+    """Run cells through nbclient in the environment's own kernel."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    with kernel(made, folder) as manager:
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        client = NotebookClient(notebook, km=manager, timeout=200, **options)
+        return client.execute(cleanup_kc=True)
 
 
 def text_of(cell: NotebookNode) -> str:
@@ -127,7 +155,7 @@ def test_a_cell_that_fails_is_short_and_the_next_one_works(
 def test_an_interrupt_ends_the_turn_and_keeps_the_data(
     version: str, with_ipykernel: Callable[[str], Environment], tmp_path: Path
 ) -> None:
-    with kernel(with_ipykernel(version), tmp_path) as (manager, client):
+    with kernel(with_ipykernel(version), tmp_path) as manager, speaking(manager) as client:
         shown: list[str] = []
 
         def run(code: str, hook: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

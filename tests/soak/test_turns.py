@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import tempfile
 from collections.abc import AsyncIterator
@@ -49,11 +50,11 @@ class Held:
 
     counts: Counts
     maps: int
-    """Private maps of handed-over data."""
+    """Megabytes of private maps of handed-over data."""
     segments: int
     """Megabytes of it that somebody refers to."""
     memory: int
-    """Megabytes of the process itself, without what it shares."""
+    """Megabytes of the process itself: no pages of files or of shared memory."""
 
     def table(self, later: Held) -> str:
         """Both, as lines to read."""
@@ -72,7 +73,6 @@ class Work:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self.store = Store()
         self.executor = KernelExecutor(
             options=LaunchOptions(run_dir=folder / "run"), store=lambda: self.store
@@ -118,17 +118,17 @@ class Work:
         assert turn.ok
         self.session.last_turn = None
         del turn
-        # The session's notebook grows with each figure, in memory too: it is not what crosses.
-        self.session.recorder.notebook = SessionNotebook(self._folder, "s2", Redactor({}))
         gc.collect()
-        process = psutil.Process()
-        maps = [m for m in process.memory_maps(grouped=False) if "memfd:ovagent" in m.path]
-        return Held(
-            count(*folders),
-            len(maps),
-            self.store.size.memory >> 20,
-            process.memory_full_info().uss >> 20,
-        )
+        ctypes.CDLL(None).malloc_trim(0)  # what is free is not held
+        maps = psutil.Process().memory_maps(grouped=False)
+        mapped = sum(each.size for each in maps if "memfd:ovagent" in each.path)
+        return Held(count(*folders), mapped >> 20, self.store.size.memory >> 20, _own_memory())
+
+
+def _own_memory() -> int:
+    with Path("/proc/self/status").open(encoding="ascii", errors="replace") as file:
+        (line,) = (line for line in file if line.startswith("RssAnon:"))
+    return int(line.split()[1]) >> 10
 
 
 def cells() -> AnnData:

@@ -98,6 +98,31 @@ def test_resumed_session_is_continued(notebook: SessionNotebook) -> None:
     assert [c.source for c in cells].count(cells[0].source) == 1
 
 
+def test_turns_are_appended_as_nbformat_writes_a_whole_notebook(notebook: SessionNotebook) -> None:
+    for number in range(3):
+        notebook.append_turn(replace(TURN, result=f'"],\n "metadata": {number}'))
+        text = notebook.path.read_text("utf-8")
+        assert text == nbformat.writes(written(notebook), version=4)
+
+
+def test_what_is_edited_between_two_turns_stays(notebook: SessionNotebook) -> None:
+    notebook.append_turn(TURN)
+    theirs = written(notebook)
+    theirs.cells[1].source = "edited"
+    nbformat.write(theirs, notebook.path)
+    notebook.append_turn(TURN)
+    notebook.append_turn(TURN)
+    assert written(notebook).cells[1].source == "edited"
+    assert len(written(notebook).cells) == 13
+
+
+def test_notebook_that_is_deleted_begins_anew(notebook: SessionNotebook) -> None:
+    notebook.append_turn(TURN)
+    notebook.path.unlink()
+    notebook.append_turn(TURN)
+    assert len(written(notebook).cells) == 5
+
+
 def test_notebook_saved_by_another_program_is_continued(notebook: SessionNotebook) -> None:
     notebook.append_turn(TURN)
     theirs = written(notebook)

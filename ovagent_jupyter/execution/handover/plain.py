@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from pathlib import Path, PosixPath, PurePath, PurePosixPath, WindowsPath
 from typing import Any, cast
 
@@ -45,6 +46,10 @@ def _float(_: Encoder, value: float) -> Node:
 
 def _complex(encoder: Encoder, value: complex) -> Node:
     return {"t": "complex", "r": encoder.node(value.real), "i": encoder.node(value.imag)}
+
+
+def _decimal(_: Encoder, value: Decimal) -> Node:
+    return {"t": "decimal", "v": str(value)}
 
 
 def _str(encoder: Encoder, value: str) -> Node:
@@ -110,6 +115,7 @@ _ENCODERS: dict[type, Callable[[Encoder, Any], Node]] = {
     int: _int,
     float: _float,
     complex: _complex,
+    Decimal: _decimal,
     str: _str,
     bytes: _bytes,
     bytearray: _bytes,
@@ -144,6 +150,10 @@ def _read_complex(decoder: Decoder, node: Node) -> complex:
     if not all(type(part) is float for part in parts):
         raise malformed("a complex number is not made of floats")
     return complex(*cast(tuple[float, float], parts))
+
+
+def _read_decimal(_: Decoder, node: Node) -> Decimal:
+    return Decimal(text(node, "v"))
 
 
 def _read_str(decoder: Decoder, node: Node) -> str:
@@ -213,6 +223,7 @@ DECODERS: dict[str, Callable[[Decoder, Node], object]] = {
     "int": _read_int,
     "float": _read_float,
     "complex": _read_complex,
+    "decimal": _read_decimal,
     "str": _read_str,
     "bytes": _read_bytes,
     "list": _read_list,

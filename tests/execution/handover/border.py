@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,4 +72,5 @@ class Border:
     def run(self, code: str, outputs: Sequence[str] = (), *, discover: bool = False) -> Changes:
         """Run code on the child's side and fetch what it changed."""
         exec(code, self.namespace)
-        return read_changes(self.answer(outputs, discover=discover), self.handed, self.store)
+        handed = replace(self.handed, changed=self.handed.changed_since())
+        return read_changes(self.answer(outputs, discover=discover), handed, self.store)

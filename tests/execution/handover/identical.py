@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import anndata
@@ -96,7 +97,7 @@ def _polars(one: Any, other: Any, where: str) -> None:
 def _scalar(one: Any, other: Any, where: str) -> None:
     if isinstance(one, float | np.floating) and math.isnan(one):
         assert math.isnan(other), where
-    elif isinstance(one, complex):
+    elif isinstance(one, complex | Decimal):
         assert repr(one) == repr(other), where
     elif one is pd.NA or one is pd.NaT:
         assert one is other, where

@@ -22,7 +22,8 @@ from scipy import sparse
 
 PLAIN: list[object] = [
     None, True, False, 0, -5, 2**70, -(2**200), 1.5, -0.0, math.nan, math.inf, -math.inf,
-    1 + 2j, complex(math.nan, -0.0), "", "a", "é" * 2000, "\ud800", "x" * 5000, b"", b"x\0",
+    1 + 2j, complex(math.nan, -0.0), Decimal("-1.50"), Decimal("sNaN"),
+    "", "a", "é" * 2000, "\ud800", "x" * 5000, b"", b"x\0",
     bytearray(b"y"), [], [1, [2, "c"]], list(range(100)), [0.5, math.nan] * 50, ["ä"] * 40,
     ["a"] * 40 + [None, math.nan, pd.NA], [True] * 40, [2**80] * 40, [1, 1.0, True] * 20, (),
     (1, "b", (2,)), {1, 2}, {"b", "a", (1, 2)}, frozenset("abc"), {}, {"z": 1, "a": {"b": []}},
