@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ovagent_jupyter.agent.turn import StepRecord, Turn, TurnRequest
+from ovagent_jupyter.config.schema import OFFLINE
 from ovagent_jupyter.errors import StorageError
-from ovagent_jupyter.events import AgentEvent
+from ovagent_jupyter.events import AgentEvent, Category
 from ovagent_jupyter.omics.files import reading_code
 from ovagent_jupyter.omics.rendering import PRELUDE
 from ovagent_jupyter.storage.history import HistoryEntry, SessionHistory
 from ovagent_jupyter.storage.notebook_outputs import notebook_outputs
+from ovagent_jupyter.storage.redaction import Redactor
 from ovagent_jupyter.storage.session_log import SessionLog
-from ovagent_jupyter.storage.session_notebook import RecordedCell, RecordedTurn, SessionNotebook
+from ovagent_jupyter.storage.session_notebook import (
+    RecordedCell,
+    RecordedTurn,
+    SessionNotebook,
+    preload,
+)
 
 
 class Recorder:
@@ -25,7 +33,6 @@ class Recorder:
         log: The session's log.
         notebook: The session's notebook.
         history: The history of all sessions; None when it is switched off.
-        model: Who answers, for the history.
     """
 
     def __init__(
@@ -33,16 +40,32 @@ class Recorder:
         log: SessionLog,
         notebook: SessionNotebook,
         history: SessionHistory | None,
-        model: str,
     ) -> None:
         self.log = log
         self.notebook = notebook
         self.history = history
-        self._model = model
         self._told: set[str] = set()
 
+    @classmethod
+    def at(
+        cls, directory: Path, session_id: str, redactor: Redactor, history: SessionHistory | None
+    ) -> Recorder:
+        """The recorder whose log and notebook are in a directory."""
+        log = SessionLog(directory, session_id, redactor)
+        return cls(log, SessionNotebook(directory, session_id, redactor), history)
+
+    @staticmethod
+    def prepare() -> None:
+        """Load what writing the first turn needs, which takes a second; safe in any thread."""
+        preload()
+
     def event(self, event: AgentEvent) -> tuple[str, ...]:
-        """Append one event to the log; returns what the user must be told."""
+        """Append one event to the log; returns what the user must be told.
+
+        Pieces of an answer are left out: what they add up to follows as one event.
+        """
+        if event.category is Category.MODEL_DELTA:
+            return ()
         return self._keep("log", lambda: self.log.append(event))
 
     def turn(self, turn: Turn, request: TurnRequest) -> tuple[str, ...]:
@@ -50,7 +73,7 @@ class Recorder:
         told = self._keep("notebook", lambda: self.notebook.append_turn(_recorded(turn, request)))
         history = self.history
         if history is not None:
-            entry = _entry(turn, request.cell_id, self._model)
+            entry = _entry(turn, request.cell_id)
             told += self._keep("history", lambda: history.append(entry))
         return told
 
@@ -66,7 +89,7 @@ class Recorder:
         return ()
 
 
-def _entry(turn: Turn, cell_id: str, model: str) -> HistoryEntry:
+def _entry(turn: Turn, cell_id: str) -> HistoryEntry:
     return HistoryEntry(
         session_id=turn.session_id,
         request=turn.request,
@@ -76,7 +99,7 @@ def _entry(turn: Turn, cell_id: str, model: str) -> HistoryEntry:
         priority_used=turn.priority_used,
         success=turn.ok,
         cell_id=cell_id,
-        model=model,
+        model=turn.model or OFFLINE,
         cost=turn.cost,
         duration=turn.duration,
         data_diff="; ".join(diff.summary() for diff in turn.diff),

@@ -1,4 +1,4 @@
-"""The settings of the sandbox as options of a line: ``--read PATH``, ``--memory 8G``."""
+"""Settings as options of a line: ``--read PATH``, ``--memory 8G``, ``--backup MODEL``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ovagent_jupyter.config.llm import EFFORTS
 from ovagent_jupyter.config.schema import (
     APPROVALS,
     FIELDS,
@@ -52,6 +53,45 @@ HELP: Mapping[str, str] = {
 """What each option does, in a few words."""
 _METAVAR = {"network": "HOST", "cpu_time": "S", "processes": "N"}
 _ROWS = {row.name: row for row in FIELDS}
+
+
+MODEL_OPTIONS: Mapping[str, tuple[str, str, str]] = {
+    "backup": ("backups", "MODEL", "asked when the model fails; may be given several times"),
+    "endpoint": ("endpoint", "URL", "address of an OpenAI-compatible service that has the model"),
+    "effort": ("reasoning_effort", "", "how much the model may think"),
+    "max-tokens": ("max_output_tokens", "N", "bound on an answer of the model"),
+    "temperature": ("temperature", "T", "0 to 2, where the model takes one"),
+    "budget": ("budget_turn", "LIMITS", "what it may spend, as in 5requests,200ktokens,$0.50"),
+}
+"""Options of the model: the setting, what is typed for its value, what it does.
+
+There is none for a key: a line is kept in notebooks and histories, and seen by other users.
+"""
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the options of the model, ``-m`` itself left to the caller."""
+    group = parser.add_argument_group("model", "how the model is asked")
+    for name, (setting, metavar, text) in MODEL_OPTIONS.items():
+        if setting == "reasoning_effort":
+            group.add_argument(f"--{name}", choices=EFFORTS, dest=setting, help=text)
+        else:
+            action = "append" if setting == "backups" else "store"
+            group.add_argument(f"--{name}", action=action, metavar=metavar, dest=setting, help=text)
+
+
+def model_option_values(options: argparse.Namespace) -> dict[str, object]:
+    """The options of the model that were given, as settings.
+
+    Raises:
+        ConfigError: One cannot be read.
+    """
+    given = {setting: getattr(options, setting) for setting, *_ in MODEL_OPTIONS.values()}
+    return {
+        setting: value if isinstance(value, list) else parsed(_ROWS[setting], value)
+        for setting, value in given.items()
+        if value is not None
+    }
 
 
 def add_options(parser: argparse.ArgumentParser, about: str) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from ovagent_jupyter.config.llm import OFFLINE, LLMConfig
 from ovagent_jupyter.config.sandbox import SandboxSpec
 from ovagent_jupyter.config.values import (
     MIB,
@@ -24,8 +25,31 @@ from ovagent_jupyter.config.values import (
 )
 from ovagent_jupyter.errors import ConfigError
 
-OFFLINE = "offline"
-"""The model that is no model: the built-in planner answers."""
+if TYPE_CHECKING:
+    from ovagent_jupyter.config.gateway import GatewayConfig
+
+__all__ = [
+    "APPROVALS",
+    "FIELDS",
+    "GROUPS",
+    "LEVELS",
+    "NOT_YET",
+    "OFFLINE",
+    "STRONGEST",
+    "AgentConfig",
+    "Approve",
+    "ExecutionConfig",
+    "Field",
+    "Group",
+    "LLMConfig",
+    "LevelName",
+    "SandboxFallbackPolicy",
+    "flat_errors",
+    "flat_names",
+    "from_flat",
+    "gateway_config",
+    "unknown_setting",
+]
 
 Group = Literal["", "llm", "execution", "sandbox"]
 """Attribute of ``AgentConfig`` that holds a setting; empty for ``AgentConfig`` itself."""
@@ -58,22 +82,6 @@ class SandboxFallbackPolicy(StrEnum):
     """Say so and take the next weaker level, never one below ``fallback_floor``."""
     SILENT = "silent"
     """The same without saying so."""
-
-
-@dataclass(frozen=True, slots=True)
-class LLMConfig:
-    """Who answers."""
-
-    model: str = OFFLINE
-    """``"offline"`` is the built-in planner: no key, no network."""
-
-    def __post_init__(self) -> None:
-        if self.model != OFFLINE:
-            raise ConfigError(
-                f"model={self.model!r} cannot be used.",
-                why="This version answers with the built-in planner only.",
-                next_step=f"Set model={OFFLINE!r}, or leave it out.",
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +130,17 @@ class ExecutionConfig:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
+def gateway_config(values: Mapping[str, object] | None = None) -> GatewayConfig:
+    """The layers of the gateway, by default or as a table of a file says.
+
+    Raises:
+        ConfigError: The table has a name or a value that cannot be used.
+    """
+    from ovagent_jupyter.config.gateway import GatewayConfig, from_mapping  # slow to load
+
+    return from_mapping(GatewayConfig, values or {})
+
+
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
     """All settings of an agent."""
@@ -132,6 +151,8 @@ class AgentConfig:
     """Where code runs."""
     sandbox: SandboxSpec = field(default_factory=SandboxSpec)
     """What is granted to the code, and its caps."""
+    gateway: GatewayConfig = field(default_factory=gateway_config)
+    """What lies between us and a model service: retries, limits, cache."""
     verbose: bool = False
     """Print what happens as text, also where there is no cell to draw in."""
     history_enabled: bool = True
@@ -144,6 +165,8 @@ class AgentConfig:
             raise bad("execution", self.execution, "Pass an ExecutionConfig.")
         if not isinstance(self.sandbox, SandboxSpec):
             raise bad("sandbox", self.sandbox, "Pass a SandboxSpec.")
+        if type(self.gateway).__name__ != "GatewayConfig":  # by name: the class is slow to load
+            raise bad("gateway", self.gateway, "Pass a GatewayConfig.")
         require_bool("verbose", self.verbose)
         require_bool("history_enabled", self.history_enabled)
 
@@ -166,7 +189,10 @@ class Field:
     """Its flat name, the same in files, traitlets, flags and (in capitals) the environment."""
     group: Group
     """Attribute of ``AgentConfig`` that holds it; empty for ``AgentConfig`` itself."""
-    kind: Literal["bool", "int", "float", "text", "path", "paths", "hosts", "size"]
+    kind: Literal[
+        "bool", "int", "float", "text", "path", "paths", "hosts", "size", "names", "secret",
+        "headers",
+    ]  # fmt: skip
     """How text from the environment is read."""
     aliases: tuple[str, ...] = ()
     """Keywords of omicverse that mean the same."""
@@ -177,6 +203,11 @@ class Field:
     def variable(self) -> str:
         """The environment variable that sets it."""
         return self.env or f"OVAGENT_{self.name.upper()}"
+
+    @property
+    def hidden(self) -> bool:
+        """Whether its value is not for showing."""
+        return self.kind in {"secret", "headers"}
 
     @property
     def attribute(self) -> str:
@@ -191,6 +222,16 @@ class Field:
 
 FIELDS: tuple[Field, ...] = (
     Field("model", "llm", "text"),
+    Field("api_key", "llm", "secret"),
+    Field("endpoint", "llm", "text"),
+    Field("backups", "llm", "names"),
+    Field("reasoning_effort", "llm", "text"),
+    Field("max_output_tokens", "llm", "int"),
+    Field("temperature", "llm", "float"),
+    Field("headers", "llm", "headers"),
+    Field("budget_turn", "llm", "text"),
+    Field("budget_session", "llm", "text"),
+    Field("budget_day", "llm", "text"),
     Field("use_notebook", "execution", "bool", ("use_notebook_execution",)),
     Field("max_prompts", "execution", "int", ("max_prompts_per_session",)),
     Field("storage_dir", "execution", "path", ("notebook_storage_dir",)),
@@ -219,18 +260,15 @@ FIELDS: tuple[Field, ...] = (
 NOT_YET = frozenset(
     {
         "agent_mode",
-        "api_key",
         "approval_handler",
         "approval_mode",
         "context_storage_dir",
         "enable_filesystem_context",
         "enable_reflection",
         "enable_result_review",
-        "endpoint",
         "keep_execution_notebooks",
         "max_agent_turns",
         "memory_dir",
-        "reasoning_effort",
         "reflection_iterations",
         "security_level",
         "strict_kernel_validation",

@@ -11,16 +11,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ovagent_jupyter.config.loosening import loosens, written_value
-from ovagent_jupyter.config.schema import FIELDS, AgentConfig, Field, flat_names, from_flat
+from ovagent_jupyter.config.schema import (
+    FIELDS,
+    AgentConfig,
+    Field,
+    flat_names,
+    from_flat,
+    gateway_config,
+)
+from ovagent_jupyter.config.secret import Secret
+from ovagent_jupyter.config.values import bad
 from ovagent_jupyter.errors import ConfigError
 
+if TYPE_CHECKING:
+    from ovagent_jupyter.config.gateway import GatewayConfig
+
 T = TypeVar("T")
+
+GATEWAY = "gateway"
+"""The table of the settings file that holds the layers of the gateway; nothing else sets them."""
 
 
 class Source(StrEnum):
@@ -59,7 +74,7 @@ class Resolved:
     config: AgentConfig
     """The settings."""
     provenance: Mapping[str, Origin]
-    """Flat name of every setting → its origin."""
+    """Flat name of every setting → its origin; ``gateway`` is there too."""
 
     def table(self) -> tuple[tuple[str, object, str], ...]:
         """One row a setting: name, value, origin; in the order of the documentation."""
@@ -102,8 +117,10 @@ def resolve(
             notebook loosens what the user has set. It names the source, also when a stronger
             source would have won.
     """
+    written, origin = _read(file), Origin(Source.FILE, str(file))
+    table = written.pop(GATEWAY, None)
     layers = {
-        Source.FILE: _from_file(file),
+        Source.FILE: _from_mapping(written, origin),
         Source.ENVIRONMENT: _from_environment(env or {}),
         Source.PROFILE: _from_mapping(profile or {}, Origin(Source.PROFILE)),
         Source.POLICY: _from_mapping(granted or {}, Origin(Source.POLICY)),
@@ -117,12 +134,20 @@ def resolve(
     _require_tighter(layers, in_a_notebook)
     winners = _merged(layers.values())
     default = Origin(Source.DEFAULT)
-    return Resolved(
-        config=from_flat({name: found.value for name, found in winners.items()}),
-        provenance={
-            row.name: winners[row.name].origin if row.name in winners else default for row in FIELDS
-        },
-    )
+    config = from_flat({name: found.value for name, found in winners.items()})
+    if table is not None:
+        config = replace(config, gateway=_attributed(origin, _gateway, {GATEWAY: table}))
+    provenance = {
+        row.name: winners[row.name].origin if row.name in winners else default for row in FIELDS
+    }
+    return Resolved(config, provenance | {GATEWAY: default if table is None else origin})
+
+
+def _gateway(values: Mapping[str, object]) -> GatewayConfig:
+    table = values[GATEWAY]
+    if not isinstance(table, Mapping):
+        raise bad(GATEWAY, table, "Write it as a table, [gateway], or as [gateway.retry].")
+    return gateway_config(table)
 
 
 def _merged(layers: Iterable[Mapping[str, _Found]]) -> dict[str, _Found]:
@@ -150,11 +175,20 @@ def _require_tighter(
 
 def _loosened(name: str, found: _Found, by_the_user: AgentConfig) -> ConfigError:
     row = next(row for row in FIELDS if row.name == name)
+    of_the_model = row.group == "llm"
+    does = _DOES.get(name, _SPENDS) if of_the_model else "gives the code more than"
+    place = "in" if of_the_model else "with %ovagent policy, in"
     return ConfigError(
         f"{name}={found.value!r} is not accepted from a notebook ({found.origin.source.value}).",
-        why=f"It gives the code more than your own settings: {written_value(row, by_the_user)}.",
-        next_step=f"Set it with %ovagent policy, in your settings file, or as {row.variable}.",
+        why=f"It {does} your own settings: {written_value(row, by_the_user)}.",
+        next_step=f"Set it {place} your settings file, or as {row.variable}.",
     )
+
+
+_SPENDS = "may spend more than"
+_ELSEWHERE = "sends what you ask, and a key, to another place than"
+_DOES = {"model": _ELSEWHERE, "endpoint": _ELSEWHERE, "backups": _ELSEWHERE}
+"""Why a setting of the model is not for a notebook to make."""
 
 
 def _attributed(
@@ -173,13 +207,14 @@ def _from_mapping(values: Mapping[str, object], origin: Origin) -> dict[str, _Fo
     return {name: _Found(value, origin) for name, value in named.items()}
 
 
-def _from_file(file: Path | None) -> dict[str, _Found]:
+def _read(file: Path | None) -> dict[str, object]:
+    """What the file says; one that is not there says nothing."""
     if file is None:
         return {}
     import tomllib  # only those who have a file pay for it
 
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:  # ValueError: not TOML, or not UTF-8
@@ -188,7 +223,6 @@ def _from_file(file: Path | None) -> dict[str, _Found]:
             why=str(error),
             next_step="Correct it or remove it.",
         ) from error
-    return _from_mapping(values, Origin(Source.FILE, str(file)))
 
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, _Found]:
@@ -221,11 +255,18 @@ def parsed(row: Field, text: str) -> object:
                 return float(text)
             case "paths":
                 return [part for part in text.split(os.pathsep) if part]
-            case "hosts":
+            case "hosts" | "names":
                 return [part.strip() for part in text.split(",") if part.strip()]
+            case "secret":
+                return Secret(text, row.variable)
+            case "headers":
+                return _parsed_headers(text)
             case _:
                 return text
     except ValueError:
+        if row.hidden:
+            remedy = "Write it as 'Name: text'; separate several by ';'."
+            raise ConfigError(f"{row.variable} cannot be used.", next_step=remedy) from None
         wanted = {"bool": "true or false", "int": "a whole number", "float": "a number"}
         raise ConfigError(
             f"{row.variable}={text!r} cannot be used.",
@@ -239,3 +280,10 @@ def _parsed_bool(text: str) -> bool:
     if text.lower() in _FALSE:
         return False
     raise ValueError(text)
+
+
+def _parsed_headers(text: str) -> dict[str, str]:
+    pairs = [part.partition(":") for part in text.split(";") if part.strip()]
+    if not all(name.strip() and colon for name, colon, _ in pairs):
+        raise ValueError(text)
+    return {name.strip(): value.strip() for name, _, value in pairs}

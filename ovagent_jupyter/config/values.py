@@ -62,6 +62,22 @@ def seconds(name: str, value: object, least: float = 0.0, why: str = "") -> floa
     return float(value)
 
 
+def amount(name: str, value: object, *, most: float = math.inf) -> float:
+    """A number, 0 or more, up to ``most``.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    limit = "0 or more" if math.isinf(most) else f"0 to {most:g}"
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (0 <= value <= most and math.isfinite(value))
+    ):
+        raise bad(name, value, f"Use a number, {limit}.")
+    return float(value)
+
+
 def size(name: str, value: object, least: int, why: str = "") -> int:
     """A number of bytes, also as text: ``"8G"``, ``"512M"``, ``"1.5 GiB"`` (powers of 1024).
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ovagent_jupyter.agent.ask import ModelSource
 from ovagent_jupyter.agent.recorder import Recorder
 from ovagent_jupyter.agent.session import AgentSession
 from ovagent_jupyter.config.schema import AgentConfig
@@ -14,8 +15,6 @@ from ovagent_jupyter.events import AgentEvent
 from ovagent_jupyter.execution.executor import Executor
 from ovagent_jupyter.storage.history import SessionHistory
 from ovagent_jupyter.storage.redaction import Redactor
-from ovagent_jupyter.storage.session_log import SessionLog
-from ovagent_jupyter.storage.session_notebook import SessionNotebook
 
 Build = Callable[..., AgentSession]
 
@@ -30,14 +29,13 @@ def events() -> list[AgentEvent]:
 def build(tmp_path: Path, events: list[AgentEvent]) -> Build:
     """Builds a session over an executor."""
 
-    def make(executor: Executor, config: AgentConfig | None = None) -> AgentSession:
+    def make(
+        executor: Executor, config: AgentConfig | None = None, models: ModelSource | None = None
+    ) -> AgentSession:
         redactor = Redactor({"SOME_API_KEY": "planted-secret-value"})
-        recorder = Recorder(
-            SessionLog(tmp_path, "s1", redactor),
-            SessionNotebook(tmp_path, "s1", redactor),
-            SessionHistory(tmp_path / "history.jsonl", redactor=redactor),
-            "offline",
-        )
-        return AgentSession("s1", config or AgentConfig(), executor, recorder, events.append)
+        history = SessionHistory(tmp_path / "history.jsonl", redactor=redactor)
+        recorder = Recorder.at(tmp_path, "s1", redactor, history)
+        settings = config or AgentConfig()
+        return AgentSession("s1", settings, executor, recorder, events.append, models=models)
 
     return make

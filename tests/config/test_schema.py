@@ -13,11 +13,24 @@ from ovagent_jupyter.config import (
     LLMConfig,
     SandboxFallbackPolicy,
 )
+from ovagent_jupyter.config.gateway import GatewayConfig, RetryConfig
+from ovagent_jupyter.config.llm import Budget
 from ovagent_jupyter.config.schema import FIELDS, NOT_YET
+from ovagent_jupyter.config.secret import Secret
 from ovagent_jupyter.errors import ConfigError
 
 GOOD = {
-    "model": "offline",
+    "model": "groq/openai/gpt-oss-120b",
+    "api_key": Secret("sk-planted-value"),
+    "endpoint": "https://models.example.org/v1",
+    "backups": ("claude-opus-5-5", "ollama/qwen3"),
+    "reasoning_effort": "high",
+    "max_output_tokens": 4096,
+    "temperature": 0.5,
+    "headers": {"X-Title": "ovagent"},
+    "budget_turn": Budget(requests=5, tokens=200_000, money=0.5),
+    "budget_session": Budget(tokens=2_000_000),
+    "budget_day": Budget(money=3.0),
     "use_notebook": False,
     "max_prompts": 3,
     "storage_dir": Path("/somewhere/else"),
@@ -41,7 +54,35 @@ GOOD = {
     "history_enabled": False,
 }
 BAD = [
-    ("model", "gpt-5"),
+    ("model", ""),
+    ("model", "gpt 5"),
+    ("model", "gpt-5\n"),
+    ("model", None),
+    ("endpoint", "models.example.org/v1"),
+    ("endpoint", "ftp://models.example.org"),
+    ("endpoint", "https://"),
+    ("endpoint", "http://host:eighty/v1"),
+    ("endpoint", "http://[::1/v1"),
+    ("endpoint", "https://models.example.org/v1/chat/completions"),
+    ("endpoint", 7),
+    ("backups", 7),
+    ("backups", "gpt 5"),
+    ("backups", ("gpt-5", "offline")),
+    ("reasoning_effort", "hard"),
+    ("reasoning_effort", None),
+    ("max_output_tokens", 0),
+    ("max_output_tokens", "many"),
+    ("temperature", -0.1),
+    ("temperature", 2.5),
+    ("temperature", float("nan")),
+    ("temperature", True),
+    ("budget_turn", "5 apples"),
+    ("budget_turn", "0 tokens"),
+    ("budget_turn", "$1, $2"),
+    ("budget_session", 5),
+    ("budget_session", "-1 requests"),
+    ("budget_day", "free"),
+    ("budget_day", None),
     ("use_notebook", "yes"),
     ("max_prompts", -1),
     ("max_prompts", 1.5),
@@ -83,10 +124,20 @@ BAD = [
     ("verbose", 1),
     ("history_enabled", "off"),
 ]
+HIDDEN_BAD: list[tuple[str, object]] = [
+    ("api_key", "sk-planted value"),
+    ("api_key", b"sk-planted"),
+    ("headers", "X-Key: sk-planted"),
+    ("headers", {"X-Key": "sk-planted\r\nX-Other: 1"}),
+    ("headers", {"X Key": "sk-planted"}),
+    ("headers", {"X-Key": 7}),
+]
+"""What may be a key is not shown, not even when it cannot be used."""
 
 
 def test_every_field_is_tried() -> None:
-    assert set(GOOD) == {row.name for row in FIELDS} == {name for name, _ in BAD}
+    tried = {name for name, _ in BAD} | {name for name, _ in HIDDEN_BAD}
+    assert set(GOOD) == {row.name for row in FIELDS} == tried
 
 
 @pytest.mark.parametrize("row", FIELDS, ids=lambda row: row.name)
@@ -107,6 +158,22 @@ def test_bad_value_is_refused_by_name_with_a_remedy(name: str, value: object) ->
     assert caught.value.what.startswith(f"{name}={value!r}")
     assert caught.value.next_step
     assert len(caught.value.lines()) <= 3
+
+
+@pytest.mark.parametrize(("name", "value"), HIDDEN_BAD)
+def test_bad_value_that_may_be_a_key_is_refused_unseen(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match="cannot be used") as caught:
+        AgentConfig.from_flat_kwargs(**{name: value})
+    assert caught.value.next_step
+    assert "planted" not in str(caught.value)
+
+
+def test_the_gateway_is_a_group_without_flat_names() -> None:
+    assert AgentConfig().gateway == GatewayConfig()
+    config = AgentConfig(gateway=GatewayConfig(retry=RetryConfig(attempts=5)))
+    assert config.gateway.retry.attempts == 5
+    with pytest.raises(ConfigError, match="no setting named 'gateway'"):
+        AgentConfig.from_flat_kwargs(gateway=GatewayConfig())
 
 
 def test_storage_dir_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -143,6 +210,7 @@ def test_keyword_without_effect_is_refused_and_its_value_not_shown(keyword: str)
         ("timout", "timeout"),
         ("use_notebok_execution", "use_notebook_execution"),
         ("Model", "model"),
+        ("apikey", "api_key"),
         ("max_prompt", "max_prompts"),
         ("history", "history_enabled"),
         ("fallback_flor", "fallback_floor"),
@@ -168,6 +236,8 @@ def test_groups_must_be_groups() -> None:
         AgentConfig(llm="offline")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Pass an ExecutionConfig"):
         AgentConfig(execution={})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Pass a GatewayConfig"):
+        AgentConfig(gateway={})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Pass a SandboxSpec"):
         AgentConfig(sandbox={})  # type: ignore[arg-type]
 

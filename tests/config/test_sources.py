@@ -15,6 +15,17 @@ from ovagent_jupyter.config.sources import PRECEDENCE, Resolved, Source, resolve
 from ovagent_jupyter.errors import ConfigError
 
 VALUES: Mapping[str, tuple[object, object]] = {
+    "model": ("claude-opus-5-5", "groq/openai/gpt-oss-120b"),
+    "api_key": ("sk-planted-1", "sk-planted-2"),
+    "endpoint": ("http://127.0.0.1:8000/v1", "http://localhost:9000/v1"),
+    "backups": (["gpt-5", "ollama/qwen3"], ["gemini-2.5-pro"]),
+    "reasoning_effort": ("low", "high"),
+    "max_output_tokens": (100, 2000),
+    "temperature": (0.5, 1.0),
+    "headers": ({"X-One": "1", "X-Two": "a: b"}, {"X-One": "2"}),
+    "budget_turn": ("5 requests, $1", "3 requests, $0.50"),
+    "budget_session": ("200k tokens", "100k tokens"),
+    "budget_day": ("$3", "$2"),
     "use_notebook": (False, True),
     "max_prompts": (4, 5),
     "storage_dir": ("/weaker", "/stronger"),
@@ -37,7 +48,10 @@ VALUES: Mapping[str, tuple[object, object]] = {
     "verbose": (True, False),
     "history_enabled": (False, True),
 }
-"""Two valid values of each setting that has two; ``model`` has one in this version."""
+"""Two valid values of each setting."""
+
+BUDGETS = frozenset({"budget_turn", "budget_session", "budget_day"})
+"""Settings of which a notebook may have less only."""
 
 SET = PRECEDENCE[1:]
 """The sources in which something can be set."""
@@ -124,6 +138,8 @@ def as_variable(row: Field, value: object) -> str:
     """A value as a variable of the environment writes it."""
     if isinstance(value, list):
         return (os.pathsep if row.kind == "paths" else ", ").join(value)
+    if isinstance(value, dict):
+        return "; ".join(f"{header}: {text}" for header, text in value.items())
     return str(value)
 
 
@@ -139,6 +155,8 @@ def toml(value: object) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{toml(key)} = {toml(item)}' for key, item in value.items())}}}"
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
@@ -149,7 +167,7 @@ def test_order_is_what_the_documentation_says() -> None:
 
 
 def test_every_setting_is_in_the_table() -> None:
-    assert {*VALUES, "model"} == {row.name for row in FIELDS}
+    assert set(VALUES) == {row.name for row in FIELDS}
 
 
 def base_for(source: Source, name: str) -> dict[Source, Mapping[str, object]]:
@@ -161,7 +179,7 @@ def base_for(source: Source, name: str) -> dict[Source, Mapping[str, object]]:
 @pytest.mark.parametrize("row", FIELDS, ids=lambda row: row.name)
 @pytest.mark.parametrize("source", SET)
 def test_source_wins_over_the_default(row: Field, source: Source, tmp_path: Path) -> None:
-    value, _ = VALUES.get(row.name, ("offline", ""))
+    value, _ = VALUES[row.name]
     if source in OF_A_NOTEBOOK:
         value = TIGHTER.get(row.name, value)
     found = resolved(tmp_path, {source: {row.name: value}} | base_for(source, row.name))
@@ -180,6 +198,8 @@ def test_stronger_source_wins_whatever_the_values(
     pairs = [VALUES[name], VALUES[name][::-1]]
     if name in USER and OF_A_NOTEBOOK & {weaker, stronger}:
         pairs = [(USER[name], TIGHTER[name])] if stronger in OF_A_NOTEBOOK else []
+    if name in BUDGETS and OF_A_NOTEBOOK & {weaker, stronger}:
+        pairs = pairs[:1] if stronger in OF_A_NOTEBOOK else pairs[1:]
     for low, high in pairs:
         found = resolved(tmp_path, {weaker: {name: low}, stronger: {name: high}})
         assert row.value_in(found.config) == expected(name, high)
@@ -317,7 +337,12 @@ def test_empty_variable_sets_nothing() -> None:
         ("OVAGENT_TIMEOUT", "ten"),
         ("OVAGENT_TIMEOUT", "-1"),
         ("OVAGENT_FALLBACK_FLOOR", "cellar"),
-        ("OVAGENT_MODEL", "gpt-5"),
+        ("OVAGENT_MODEL", "gpt 5"),
+        ("OVAGENT_ENDPOINT", "host/v1"),
+        ("OVAGENT_BACKUPS", "gpt-5, offline"),
+        ("OVAGENT_TEMPERATURE", "hot"),
+        ("OVAGENT_HEADERS", "X-Title"),
+        ("OVAGENT_BUDGET_DAY", "little"),
         ("OVAGENT_SANDBOX_MEMORY", "lots"),
         ("OVAGENT_SANDBOX_PROCESSES", "1"),
         ("OVAGENT_SANDBOX_NETWORK", "example.org,http://example.net"),
@@ -342,7 +367,12 @@ def test_bad_value_is_told_even_where_a_stronger_source_would_win() -> None:
         (b"\xff\xfe", "cannot be read"),
         (b"timeout = -1", "timeout=-1"),
         (b"timout = 1", "Did you mean 'timeout'"),
-        (b"api_key = 'sk-planted'", "not available yet"),
+        (b"api_key = 'sk planted'", "api_key cannot be used"),
+        (b"agent_mode = 'sk-planted'", "not available yet"),
+        (b"headers = {'X Key' = 'planted'}", "cannot be used"),
+        (b"gateway = 3", "as a table"),
+        (b"[gateway]\nretires = 3", "gateway.retires=3"),
+        (b"[gateway.retry]\nattempts = 0", "retry.attempts=0"),
         (b"[execution]\ntimeout = 1", "no setting named 'execution'"),
     ],
 )

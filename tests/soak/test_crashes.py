@@ -33,8 +33,6 @@ from ovagent_jupyter.execution.kernel import KernelExecutor
 from ovagent_jupyter.execution.launch import LaunchOptions
 from ovagent_jupyter.storage.history import SessionHistory
 from ovagent_jupyter.storage.redaction import Redactor
-from ovagent_jupyter.storage.session_log import SessionLog
-from ovagent_jupyter.storage.session_notebook import SessionNotebook
 from tests.soak.counts import adopt_orphans, count, count_settled, more
 from tests.soak.crashes import CRASHES, SMALL, Crash
 
@@ -163,12 +161,8 @@ async def test_a_session_goes_on_after_crashes(
 ) -> None:
     events: list[AgentEvent] = []
     redactor = Redactor({})
-    recorder = Recorder(
-        SessionLog(tmp_path, "soak", redactor),
-        SessionNotebook(tmp_path, "soak", redactor),
-        SessionHistory(tmp_path / "history.jsonl", redactor=redactor),
-        "offline",
-    )
+    history = SessionHistory(tmp_path / "history.jsonl", redactor=redactor)
+    recorder = Recorder.at(tmp_path, "soak", redactor, history)
     session = AgentSession("soak", AgentConfig(), executor, recorder, events.append)
     rng = np.random.default_rng(0)
     adata = AnnData(rng.poisson(1.0, (60, 30)).astype("float32"))

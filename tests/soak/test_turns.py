@@ -28,8 +28,6 @@ from ovagent_jupyter.execution.launch import LaunchOptions
 from ovagent_jupyter.notebook.namespace import Namespace
 from ovagent_jupyter.storage.history import SessionHistory
 from ovagent_jupyter.storage.redaction import Redactor
-from ovagent_jupyter.storage.session_log import SessionLog
-from ovagent_jupyter.storage.session_notebook import SessionNotebook
 from tests.soak.counts import Counts, adopt_orphans, count, more
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
@@ -80,12 +78,8 @@ class Work:
         self.variables: dict[str, object] = {"adata": cells()}
         self.names = Namespace(self.variables, lambda: self.store, lambda: UNDO_MEMORY)
         redactor = Redactor({})
-        recorder = Recorder(
-            SessionLog(folder, "s1", redactor),
-            SessionNotebook(folder, "s1", redactor),
-            SessionHistory(folder / "history.jsonl", redactor=redactor),
-            "offline",
-        )
+        history = SessionHistory(folder / "history.jsonl", redactor=redactor)
+        recorder = Recorder.at(folder, "s1", redactor, history)
         self.session = AgentSession("s1", AgentConfig(), self.executor, recorder, _unheard)
 
     async def turn(self, number: int) -> None:

@@ -12,11 +12,9 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 
-from ovagent_jupyter.config.sandbox import SandboxSpec
-from ovagent_jupyter.execution.handover import files_of
-from ovagent_jupyter.execution.launch import LaunchOptions
 from tests.execution.conftest import Kernel
 from tests.execution.handover.identical import assert_identical
+from tests.execution.handover.real_child import changed_in_a_child
 from tests.execution.handover.samples import ALL
 from tests.execution.handover.test_backed import on_disk
 from tests.execution.handover.test_round_trip import small
@@ -65,20 +63,12 @@ async def test_a_backed_object_is_read_by_the_child(tmp_path: Path) -> None:
     backed: Any = anndata.read_h5ad(tmp_path / "private" / "cells.h5ad", backed="r")
     lazy = da.from_array(backed.file["obsm/X_pca"], chunks=(5, 3))
     own: dict[str, Any] = {"adata": backed, "lazy": lazy}
-    kernel = Kernel(options=LaunchOptions(spec=SandboxSpec()))
-    await kernel.grant(files_of(own))
-    await kernel.start()
-    try:
-        assert (await kernel.put(own)).left_behind == ()
-        result = await kernel.run(
-            "assert adata.isbacked\n"
-            "adata.obs['total'] = adata.X[:].sum(axis=1)\n"
-            "pca = lazy.sum(axis=0).compute()"
-        )
-        assert result.ok, result.error
-        changes = await kernel.changes(["pca"])
-    finally:
-        await kernel.shutdown()
+    code = (
+        "assert adata.isbacked\n"
+        "adata.obs['total'] = adata.X[:].sum(axis=1)\n"
+        "pca = lazy.sum(axis=0).compute()"
+    )
+    changes = await changed_in_a_child(own, code, ["pca"])
     new: Any = changes.objects["adata"]
     assert changes.left_behind == ()
     assert new.isbacked

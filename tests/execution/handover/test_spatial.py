@@ -12,17 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ovagent_jupyter.config.sandbox import SandboxSpec
 from ovagent_jupyter.errors import HandoverError
 from ovagent_jupyter.execution.handover import Store, files_of
 from ovagent_jupyter.execution.handover.codec import Encoded, Encoder, decode, encode
 from ovagent_jupyter.execution.handover.objects import assemble, kind_of, open_object
 from ovagent_jupyter.execution.handover.slots import Tree
-from ovagent_jupyter.execution.launch import LaunchOptions
-from tests.execution.conftest import Kernel
 from tests.execution.handover.border import Border
 from tests.execution.handover.forgeries import CHANGES, Real
 from tests.execution.handover.identical import assert_identical
+from tests.execution.handover.real_child import changed_in_a_child
 
 spatialdata: Any = pytest.importorskip("spatialdata")
 geopandas: Any = pytest.importorskip("geopandas")
@@ -368,21 +366,13 @@ async def test_a_real_child_reads_the_store(tmp_path: Path) -> None:
     store = tmp_path / "private" / "cells.zarr"
     blobs().write(store)
     own = {"sdata": spatialdata.read_zarr(store)}
-    kernel = Kernel(options=LaunchOptions(spec=SandboxSpec()))
-    await kernel.grant(files_of(own))
-    await kernel.start()
-    try:
-        assert (await kernel.put(own)).left_behind == ()
-        result = await kernel.run(
-            "mean = float(sdata['blobs_image'].mean().compute())\n"
-            "genes = len(sdata['blobs_points'].compute())\n"
-            "sdata['table'].obs['one'] = 1\n"
-            "sdata.images['twice'] = (sdata['blobs_image'] * 2).persist()"
-        )
-        assert result.ok, result.error
-        changes = await kernel.changes(["mean", "genes"])
-    finally:
-        await kernel.shutdown()
+    code = (
+        "mean = float(sdata['blobs_image'].mean().compute())\n"
+        "genes = len(sdata['blobs_points'].compute())\n"
+        "sdata['table'].obs['one'] = 1\n"
+        "sdata.images['twice'] = (sdata['blobs_image'] * 2).persist()"
+    )
+    changes = await changed_in_a_child(own, code, ["mean", "genes"])
     new: Any = changes.objects["sdata"]
     assert changes.left_behind == ()
     assert changes.objects["genes"] == 20
