@@ -6,7 +6,11 @@ OVAgentError
 ├── DataError                   the user's data is missing, ambiguous or cannot be read
 ├── WorkflowNeedsFallback       the offline planner cannot cover the request
 ├── ProviderError               a model service failed
+│   ├── StreamInterrupted       its answer broke off; the part that came is kept
+│   ├── BudgetExceeded          a budget of requests, tokens or money is used up
+│   └── RunnerNotAvailable      a local model cannot be run here
 ├── StorageError                one of our files cannot be written or read
+├── SignatureError              something signed is not what was signed, or is too old
 ├── TurnFailed                  the code of a turn failed (raised by the faces, to end a cell)
 ├── HandoverError               data could not cross the process border
 └── ExecutionError              code could not be run (never: the code failed)
@@ -115,6 +119,30 @@ class WorkflowNeedsFallback(OVAgentError):
         self.partial_plan = partial_plan
 
 
+ProviderFault = Literal[
+    "unreachable",  # no connection, a name that is not known, TLS
+    "timeout",  # connected, but no answer in time
+    "rate_limited",  # 429
+    "overloaded",  # 503, 529
+    "server",  # other 5xx
+    "key",  # 401, or no key at all
+    "permission",  # 403
+    "payment",  # 402, or a quota of the account that is used up
+    "unknown_model",  # 404, or no provider of that name
+    "bad_request",  # other 4xx
+    "context_full",  # the conversation is longer than the model's window
+    "too_large",  # an answer beyond our cap, or a request beyond the service's
+    "policy",  # refused by a rule of the service
+    "malformed",  # an answer that is none
+    "interrupted",  # the answer broke off
+    "unhealthy",  # not asked: it has failed too often just now
+    "busy",  # not asked: too many calls wait already
+    "budget",  # not asked: a budget is used up
+    "runner",  # a local model cannot be run
+    "other",
+]
+
+
 class ProviderError(OVAgentError):
     """A model service failed.
 
@@ -123,6 +151,10 @@ class ProviderError(OVAgentError):
         provider: Id of the provider.
         status_code: HTTP status, or None when there was no answer.
         retryable: Whether the same call may succeed later.
+        fault: What kind of failure it is.
+        retry_after: Seconds that the service asks to wait; None when it did not say.
+        request_id: The service's name for the call.
+        usage: What was spent all the same, a ``messages.Usage``; None when it is not known.
         why: The reason.
         next_step: What the user can do now.
     """
@@ -136,6 +168,10 @@ class ProviderError(OVAgentError):
         provider: str = "",
         status_code: int | None = None,
         retryable: bool = False,
+        fault: ProviderFault = "other",
+        retry_after: float | None = None,
+        request_id: str = "",
+        usage: object | None = None,
         why: str = "",
         next_step: str = "",
     ) -> None:
@@ -143,12 +179,101 @@ class ProviderError(OVAgentError):
         self.provider = provider
         self.status_code = status_code
         self.retryable = retryable
+        self.fault = fault
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.usage = usage
+        self.cost: float | None = None
+        """US dollars that ``usage`` cost; None when that or its price is not known."""
+        self.partial: object | None = None
+        """What had come of the answer, a ``messages.Message``; None when that is nothing."""
+
+
+class StreamInterrupted(ProviderError):
+    """An answer broke off after a part of it had come; that part is kept.
+
+    Args:
+        what: What failed.
+        partial: What had come, a ``messages.Message``; None when that was nothing.
+        provider: Id of the provider.
+        usage: What was spent, a ``messages.Usage``.
+        why: The reason.
+        next_step: What the user can do now.
+    """
+
+    code = "stream_interrupted"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        partial: object | None = None,
+        provider: str = "",
+        usage: object | None = None,
+        why: str = "",
+        next_step: str = "",
+    ) -> None:
+        super().__init__(
+            what,
+            provider=provider,
+            retryable=True,
+            fault="interrupted",
+            usage=usage,
+            why=why,
+            next_step=next_step,
+        )
+        self.partial = partial
+
+
+class BudgetExceeded(ProviderError):
+    """A budget of requests, tokens or money is used up; nothing was asked.
+
+    Args:
+        what: What failed; names the budget.
+        budget: Which one: ``money of the day``.
+        used: What was spent of it, or is promised to calls that run.
+        limit: What it allows.
+        why: The reason.
+        next_step: What the user can do now.
+    """
+
+    code = "budget"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        budget: str = "",
+        used: float = 0.0,
+        limit: float = 0.0,
+        why: str = "",
+        next_step: str = "",
+    ) -> None:
+        super().__init__(what, fault="budget", why=why, next_step=next_step)
+        self.budget = budget
+        self.used = used
+        self.limit = limit
+
+
+class RunnerNotAvailable(ProviderError):
+    """A local model cannot be run here: a package, the model or memory is missing."""
+
+    code = "runner"
+
+    def __init__(self, what: str, *, why: str = "", next_step: str = "") -> None:
+        super().__init__(what, provider="local", fault="runner", why=why, next_step=next_step)
 
 
 class StorageError(OVAgentError):
     """One of our files cannot be written or read."""
 
     code = "storage"
+
+
+class SignatureError(OVAgentError):
+    """Something signed is not what was signed, or its time is not ours."""
+
+    code = "signature"
 
 
 class TurnFailed(OVAgentError):

@@ -38,6 +38,12 @@ class Category(StrEnum):
     STEP_STARTED = "step.started"
     STEP_FINISHED = "step.finished"
     CODE_OUTPUT = "code.output"
+    MODEL_ASKED = "model.asked"
+    MODEL_DELTA = "model.delta"
+    MODEL_ANSWERED = "model.answered"
+    MODEL_RETRIED = "model.retried"
+    MODEL_SWITCHED = "model.switched"
+    MODEL_FAILED = "model.failed"
     NOTICE = "notice"
 
 
@@ -133,7 +139,7 @@ class Emitter:
     def __init__(self, emit: Emit, session_id: str, correlation_id: str) -> None:
         self._emit = emit
         self._session_id = session_id
-        self._correlation_id = correlation_id
+        self.correlation_id = correlation_id
         self._seq = 0
 
     def __call__(
@@ -146,7 +152,7 @@ class Emitter:
             level=level,
             data=data,
             session_id=self._session_id,
-            correlation_id=self._correlation_id,
+            correlation_id=self.correlation_id,
             seq=self._seq,
         )
         return self._send(event)
@@ -157,7 +163,7 @@ class Emitter:
             replace(
                 event,
                 session_id=self._session_id,
-                correlation_id=self._correlation_id,
+                correlation_id=self.correlation_id,
                 seq=self._seq,
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -205,10 +205,10 @@ def _needle(session_id: str) -> bytes:
 
 
 def _usage(record: Mapping[str, object]) -> Usage:
-    counts = [record.get(name, 0) for name in ("input_tokens", "output_tokens")]
-    if not all(isinstance(count, int) for count in counts):
+    counts = {each.name: record[each.name] for each in fields(Usage) if each.name in record}
+    if not all(isinstance(count, int) for count in counts.values()):
         raise ValueError(f"usage is {record!r}")
-    return Usage(*cast(list[int], counts))
+    return Usage(**cast(dict[str, int], counts))  # type: ignore[arg-type]  # a bool is an int
 
 
 def _as_context(entry: HistoryEntry) -> str:

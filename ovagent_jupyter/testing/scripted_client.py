@@ -12,6 +12,7 @@ from ovagent_jupyter.providers.client import (
     ModelClient,
     ModelDelta,
     ModelRequest,
+    Reply,
     collect,
 )
 
@@ -59,7 +60,11 @@ def _pieces(request: ModelRequest, reply: str | ToolCall | Message) -> Iterable[
     yield from (ModelDelta(tool_call=call) for call in calls)
     asked = sum(len(said.text.split()) for said in request.messages)
     reason: FinishReason = "tool_calls" if calls else "stop"
-    yield ModelDelta(usage=Usage(asked, len(words)), finish_reason=reason)
+    usage = Usage(asked, len(words))
+    whole = Reply(
+        message=message, usage=usage, finish_reason=reason, model=request.model, provider="scripted"
+    )
+    yield ModelDelta(finish_reason=reason, reply=whole)
 
 
 def _as_message(reply: str | ToolCall | Message) -> Message:
@@ -80,7 +85,11 @@ async def check_model_client(make: Callable[[], ModelClient], model: str = "any"
     _require(bool(deltas), "a stream has at least one piece")
     ends = [number for number, delta in enumerate(deltas) if delta.finish_reason is not None]
     _require(ends == [len(deltas) - 1], "the last piece, and only that, has a finish reason")
+    ends = [number for number, delta in enumerate(deltas) if delta.reply is not None]
+    _require(ends == [len(deltas) - 1], "the last piece, and only that, has the reply")
     reply = await collect(make().stream(request))
+    said = "".join(delta.text for delta in deltas)
+    _require(reply.message.text == said, "the pieces add up to the reply")
     _require(bool(reply.message.parts), "an answer says something")
     _require(reply.message.role == "assistant", "an answer is the assistant's")
     stream = make().stream(request)

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ovagent_jupyter.errors import ProviderError
-from ovagent_jupyter.messages import Message, TextPart, ToolCall, Usage
-from ovagent_jupyter.providers.client import ModelDelta, ModelRequest, collect
+from ovagent_jupyter.errors import ProviderError, StreamInterrupted
+from ovagent_jupyter.messages import Message, TextPart, ToolCall
+from ovagent_jupyter.providers.client import ModelDelta, ModelRequest, Reply, collect
 from ovagent_jupyter.testing.scripted_client import ScriptedClient, check_model_client
 
 REQUEST = ModelRequest(model="m", messages=(Message("user", (TextPart("say three words"),)),))
@@ -66,11 +66,21 @@ class Broken:
             yield delta
 
 
-END = ModelDelta(finish_reason="stop")
+SAID = Reply(message=Message("assistant", (TextPart("a"),)))
+END = ModelDelta(finish_reason="stop", reply=SAID)
 
 
 @pytest.mark.parametrize(
-    "deltas", [(), (END,), (ModelDelta(text="a"),), (END, ModelDelta(text="a")), (END, END)]
+    "deltas",
+    [
+        (),
+        (END,),
+        (ModelDelta(text="a"),),
+        (END, ModelDelta(text="a")),
+        (END, END),
+        (ModelDelta(text="b"), END),
+        (ModelDelta(text="a"), ModelDelta(finish_reason="stop")),
+    ],
 )
 async def test_checks_can_fail(deltas: tuple[ModelDelta, ...]) -> None:
     with pytest.raises(AssertionError, match="Not kept"):
@@ -101,6 +111,7 @@ async def test_stream_that_cannot_be_closed_fails_the_checks() -> None:
         await check_model_client(Endless)
 
 
-async def test_broken_off_answer_counts_as_out_of_room() -> None:
-    reply = await collect(Broken(ModelDelta(text="a", usage=Usage(1, 1))).stream(REQUEST))
-    assert (reply.finish_reason, reply.usage) == ("length", Usage(1, 1))
+async def test_broken_off_answer_keeps_its_part() -> None:
+    with pytest.raises(StreamInterrupted) as caught:
+        await collect(Broken(ModelDelta(text="a")).stream(REQUEST))
+    assert caught.value.partial == Message("assistant", (TextPart("a"),))
