@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,13 @@ class Corrupt:
     raw: bytes
 
 
-def append_record(path: Path, record: object, *, patience: float = LOCK_PATIENCE) -> None:
+Seal = Callable[[object, Iterator[bytes]], object]
+"""Makes what is written of a record and of the lines before it, last to first."""
+
+
+def append_record(
+    path: Path, record: object, *, patience: float = LOCK_PATIENCE, seal: Seal | None = None
+) -> None:
     """Append one JSON object as one line; it is in the file wholly or not at all.
 
     A torn last line, left by a process that was killed, is closed first, so that it costs
@@ -49,20 +55,28 @@ def append_record(path: Path, record: object, *, patience: float = LOCK_PATIENCE
         path: The file; it and its directory are made when they are missing.
         record: What ``json`` can write.
         patience: Seconds to wait for other writers.
+        seal: Asked for what to write, while nobody else can write.
 
     Raises:
         StorageError: It cannot be written; the file is as it was.
     """
-    line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+    line = b"" if seal else _encoded(record)
     try:
         descriptor = _open_to_append(path)
         try:
             with _locked(descriptor, path, patience):
+                if seal is not None:
+                    with os.fdopen(os.dup(descriptor), "rb") as file:
+                        line = _encoded(seal(record, read_lines_back(file)))
                 _append(descriptor, line)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise storage_error("The file", path, "cannot be written", error) from error
+
+
+def _encoded(record: object) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
 
 
 def _open_to_append(path: Path) -> int:

@@ -49,6 +49,11 @@ class RecordedTurn:
     """What came of it, below the code."""
 
 
+def preload() -> None:
+    """Load nbformat, which takes a second or two; safe in any thread."""
+    import nbformat  # noqa: F401
+
+
 class SessionNotebook:
     """The notebook of one session, ``<directory>/<session_id>.ipynb``.
 
