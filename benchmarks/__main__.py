@@ -14,7 +14,9 @@ from typing import cast
 from benchmarks.figure import HEAD, Figure
 
 FOLDER = Path(__file__).parent
-NOT_FIGURES = frozenset({"__main__", "figure", "other_ways"})
+NOT_FIGURES = frozenset(
+    "__main__ figure model_clients model_server model_workers other_ways our_clients".split()
+)
 
 
 def names() -> list[str]:

@@ -50,11 +50,16 @@ def settings() -> list[str]:
 
 
 def _shown(row: Field, config: AgentConfig) -> str:
+    from ovagent_jupyter.config.llm import Budget
     from ovagent_jupyter.config.values import written
 
     value = row.value_in(config)
+    if row.hidden:
+        return "None"
     if row.kind == "size" and isinstance(value, int):
         value = written(value)
+    if isinstance(value, Budget):
+        value = str(value)
     if isinstance(value, str):
         return f'"{value}"'
     return str(list(value)) if isinstance(value, tuple) else str(value)
@@ -65,10 +70,10 @@ def _field_texts() -> dict[str, str]:
     import ast
     import inspect
 
-    from ovagent_jupyter.config import sandbox, schema
+    from ovagent_jupyter.config import llm, sandbox, schema
 
     texts: dict[str, str] = {}
-    for module, prefix in ((schema, ""), (sandbox, "sandbox_")):
+    for module, prefix in ((llm, ""), (schema, ""), (sandbox, "sandbox_")):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.ClassDef):
                 for field, text in zip(node.body, node.body[1:], strict=False):
@@ -144,6 +149,73 @@ def policy() -> list[str]:
     return _markdown(("policy", "what it is", "setting"), rows)
 
 
+def providers() -> list[str]:
+    """Every provider: where it is, where its key is looked for, how it is spoken to."""
+    from ovagent_jupyter.providers.catalog import PROVIDER_REGISTRY
+    from ovagent_jupyter.providers.credentials import variables_of
+
+    rows = (
+        (
+            f"`{info.id}/…`",
+            info.display_name,
+            f"`{info.base_url}`" if info.base_url else "—",
+            ", ".join(f"`{name}`" for name in variables_of(info)) or "—",
+            ", ".join(f"`{name}`" for name in info.base_url_env) or "—",
+            info.wire_api.value.replace("_", " "),
+            ", ".join(f"`{prefix}…`" for prefix in info.prefixes) or "—",
+        )
+        for info in PROVIDER_REGISTRY.values()
+    )
+    head = ("in front", "provider", "base URL", "key", "other base URL", "wire", "goes by itself")
+    return _markdown(head, rows)
+
+
+def models() -> list[str]:
+    """Every model that is known by name."""
+    from ovagent_jupyter.providers.checks import HEAD, models_table
+
+    rows = (row for row in models_table({}) if row.info is not None)
+    return _markdown(HEAD[:-1], ((f"`{row.model}`", *row.cells()[1:-1]) for row in rows))
+
+
+def model_options() -> list[str]:
+    """What a line can say of a model, and the setting that each option stands for."""
+    from ovagent_jupyter.config.options import MODEL_OPTIONS
+
+    rows = (
+        (f"`--{name}`", text, f"`{setting}`") for name, (setting, _, text) in MODEL_OPTIONS.items()
+    )
+    return _markdown(("option", "what it is", "setting"), rows)
+
+
+def gateway() -> list[str]:
+    """Every setting of the gateway, with its default."""
+    import ast
+    import inspect
+    from dataclasses import fields
+
+    from ovagent_jupyter.config import gateway as module
+
+    texts: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ClassDef):
+            found = texts.setdefault(node.name, {})
+            for field, text in zip(node.body, node.body[1:], strict=False):
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    found[ast.unparse(field.target)] = ast.literal_eval(text.value)
+    default = module.GatewayConfig()
+    rows = [
+        (
+            f"`{group}.{row.name}`",
+            f"`{getattr(getattr(default, group), row.name)}`",
+            texts[kind.__name__][row.name],
+        )
+        for group, kind in module.GROUPS.items()
+        for row in fields(kind)
+    ]
+    return _markdown(("setting", "default", "what it does"), rows)
+
+
 def cell_help() -> list[str]:
     """The help of ``%%ovagent``."""
     from ovagent_jupyter.notebook.arguments import parser
@@ -172,6 +244,10 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "errors": errors,
     "commands": commands,
     "policy": policy,
+    "providers": providers,
+    "models": models,
+    "model-options": model_options,
+    "gateway": gateway,
     "cell-help": cell_help,
     "shell-help": shell_help,
 }

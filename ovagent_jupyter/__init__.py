@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ovagent_jupyter.config.sandbox import SandboxSpec
     from ovagent_jupyter.config.schema import AgentConfig, SandboxFallbackPolicy
     from ovagent_jupyter.errors import (
+        BudgetExceeded,
         ChildStartError,
         ConfigError,
         ConfinementError,
@@ -22,26 +23,43 @@ if TYPE_CHECKING:
         ProviderError,
         RegistryError,
         ResourceLimitExceeded,
+        RunnerNotAvailable,
         SandboxDeniedError,
         SandboxUnavailableError,
         StorageError,
+        StreamInterrupted,
         TurnFailed,
         TurnInterrupted,
         WorkflowNeedsFallback,
     )
     from ovagent_jupyter.events import AgentEvent
+    from ovagent_jupyter.providers.catalog import (
+        PROVIDER_REGISTRY,
+        get_provider,
+        register_provider,
+    )
+    from ovagent_jupyter.providers.local.runner import get_runner, register_runner
+    from ovagent_jupyter.providers.provider import ModelInfo, ProviderInfo, WireAPI
+    from ovagent_jupyter.providers.views import (
+        AVAILABLE_MODELS,
+        MODEL_CONTEXT_WINDOWS,
+        PROVIDER_API_KEYS,
+        PROVIDER_DEFAULT_KEYS,
+        PROVIDER_ENDPOINTS,
+    )
     from ovagent_jupyter.reporters import make_reporter
-    from ovagent_jupyter.runtime import Agent, plan
+    from ovagent_jupyter.runtime import Agent, LocalAgent, OnlineAgent, create_agent, plan
     from ovagent_jupyter.storage.history import HistoryEntry, SessionHistory
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "runtime": ("Agent", "plan"),
+    "runtime": ("Agent", "LocalAgent", "OnlineAgent", "create_agent", "plan"),
     "agent.turn": ("Turn",),
     "config.sandbox": ("SandboxSpec",),
     "config.schema": ("AgentConfig", "SandboxFallbackPolicy"),
     "errors": (
+        "BudgetExceeded",
         "ChildStartError",
         "ConfigError",
         "ConfinementError",
@@ -52,23 +70,42 @@ _HOMES = {
         "ProviderError",
         "RegistryError",
         "ResourceLimitExceeded",
+        "RunnerNotAvailable",
         "SandboxDeniedError",
         "SandboxUnavailableError",
         "StorageError",
+        "StreamInterrupted",
         "TurnFailed",
         "TurnInterrupted",
         "WorkflowNeedsFallback",
     ),
     "events": ("AgentEvent",),
+    "providers.catalog": ("PROVIDER_REGISTRY", "get_provider", "register_provider"),
+    "providers.local.runner": ("get_runner", "register_runner"),
+    "providers.provider": ("ModelInfo", "ProviderInfo", "WireAPI"),
+    "providers.views": (
+        "AVAILABLE_MODELS",
+        "MODEL_CONTEXT_WINDOWS",
+        "PROVIDER_API_KEYS",
+        "PROVIDER_DEFAULT_KEYS",
+        "PROVIDER_ENDPOINTS",
+    ),
     "reporters": ("make_reporter",),
     "storage.history": ("HistoryEntry", "SessionHistory"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AVAILABLE_MODELS",
+    "MODEL_CONTEXT_WINDOWS",
+    "PROVIDER_API_KEYS",
+    "PROVIDER_DEFAULT_KEYS",
+    "PROVIDER_ENDPOINTS",
+    "PROVIDER_REGISTRY",
     "Agent",
     "AgentConfig",
     "AgentEvent",
+    "BudgetExceeded",
     "ChildStartError",
     "ConfigError",
     "ConfinementError",
@@ -76,23 +113,35 @@ __all__ = [
     "ExecutionError",
     "HandoverError",
     "HistoryEntry",
+    "LocalAgent",
+    "ModelInfo",
     "OVAgentError",
+    "OnlineAgent",
     "ProviderError",
+    "ProviderInfo",
     "RegistryError",
     "ResourceLimitExceeded",
+    "RunnerNotAvailable",
     "SandboxDeniedError",
     "SandboxFallbackPolicy",
     "SandboxSpec",
     "SandboxUnavailableError",
     "SessionHistory",
     "StorageError",
+    "StreamInterrupted",
     "Turn",
     "TurnFailed",
     "TurnInterrupted",
+    "WireAPI",
     "WorkflowNeedsFallback",
     "__version__",
+    "create_agent",
+    "get_provider",
+    "get_runner",
     "make_reporter",
     "plan",
+    "register_provider",
+    "register_runner",
 ]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TextIO
 
 from ovagent_jupyter.events import AgentEvent, Category, Level, Reporter
+from ovagent_jupyter.messages import dollars
 
 LOGGER_NAME = "ovagent_jupyter"
 
@@ -86,7 +87,7 @@ class PrintReporter:
         text = "" if event.category in self._leave_out else render(event)
         if not text:
             return
-        if event.category is not Category.CODE_OUTPUT:
+        if event.category not in _CONTINUED:
             text = f"{text}\n"
             if self._line_open:
                 text = f"\n{text}"
@@ -197,6 +198,34 @@ def _step_finished(event: AgentEvent) -> str:
     return f"{'✗' if failed else '✓'} {event.message.removesuffix(': ok')}{timing}"
 
 
+def spent_text(turn: object) -> str:
+    """What a turn has spent on models, in a few words: tokens read and written, money."""
+    usage = getattr(turn, "usage", None)
+    read, written = getattr(usage, "input_tokens", 0), getattr(usage, "output_tokens", 0)
+    about = "about " if getattr(usage, "estimated", False) else ""
+    cost = getattr(turn, "cost", None)
+    return f"{about}{read:,} + {written:,} tokens · {money_text(cost)}"
+
+
+def money_text(cost: object) -> str:
+    """Money for a reader; a price that is not known is no zero."""
+    if not isinstance(cost, int | float):
+        return "price not known"
+    return "free" if cost == 0 else dollars(cost)
+
+
+def _turn_finished(event: AgentEvent) -> str:
+    """The result; of an answer, which was told piece by piece, only what it took."""
+    turn = event.data.get("turn")
+    model = getattr(turn, "model", "")
+    return f"{model}: {spent_text(turn)}" if model else event.message
+
+
+def _delta(event: AgentEvent) -> str:
+    """The next piece of an answer, as it is."""
+    return str(event.data.get("text") or "")
+
+
 def _turn_failed(event: AgentEvent) -> str:
     """What failed, why and what to do next, where the event has it."""
     return f"error: {event.data.get('error') or event.message}"
@@ -241,6 +270,10 @@ _FORMS: Mapping[Category, Callable[[AgentEvent], str]] = {
     Category.STEP_FINISHED: _step_finished,
     Category.CODE_OUTPUT: _output,
     Category.HANDOVER_RECEIVED: _changes,
+    Category.MODEL_DELTA: _delta,
+    Category.TURN_FINISHED: _turn_finished,
     Category.TURN_FAILED: _turn_failed,
 }
 """Kinds of events that are more than their message."""
+_CONTINUED = frozenset({Category.CODE_OUTPUT, Category.MODEL_DELTA})
+"""Kinds whose text goes on where the last ended."""

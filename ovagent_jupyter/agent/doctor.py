@@ -65,7 +65,7 @@ async def examine(config: AgentConfig, executor: Executor) -> tuple[Check, ...]:
         *await _child(executor),
         *await _kept_ready(config, executor.isolation),
         *_places(config),
-        Check("✓", "model", "offline: the built-in planner, no key and no network needed"),
+        *await _models(config),
     )
 
 
@@ -119,6 +119,13 @@ def _optional_packages() -> Iterable[Check]:
         )
     if not missing:
         yield Check("✓", "steps", f"all {len(STEPS)} steps have their packages")
+
+
+async def _models(config: AgentConfig) -> tuple[Check, ...]:
+    """Whether models can be reached: keys, addresses, proxy; nothing is asked of a service."""
+    from ovagent_jupyter.providers.checks import check_models
+
+    return tuple(Check(*found) for found in await check_models(config, os.environ))
 
 
 async def _child(executor: Executor) -> tuple[Check, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from ovagent_jupyter.agent.results import answer_for
 from ovagent_jupyter.agent.sandbox_record import SandboxRecord
 from ovagent_jupyter.agent.turn import StepRecord, Turn, TurnRequest, TurnStatus
+from ovagent_jupyter.messages import Usage
 
 if TYPE_CHECKING:
     from ovagent_jupyter.errors import OVAgentError
     from ovagent_jupyter.execution.executor import CodeError
     from ovagent_jupyter.execution.handover import Changes, ObjectDiff, Saved
     from ovagent_jupyter.omics import Plan
+    from ovagent_jupyter.providers.client import Reply
 
 
 class Draft:
@@ -35,6 +37,7 @@ class Draft:
         self.sandbox = SandboxRecord()
         self.before: Mapping[str, Saved] = {}
         self.steps: list[StepRecord] = []
+        self.replies: list[Reply] = []
         self._ids = (session_id, turn_id)
         self._started = time.monotonic()
 
@@ -43,10 +46,22 @@ class Draft:
         count = counted(len(self.plan.steps) if self.plan else 0, "step")
         return replace(self._turn(TurnStatus.PLANNED), answer=f"{count} planned; nothing was run.")
 
+    def answered(self, reply: Reply) -> Turn:
+        """The turn whose question a model has answered."""
+        self.replies.append(reply)
+        answer = reply.message.text.strip() or "The model gave no answer."
+        return replace(self._turn(TurnStatus.FINISHED), answer=answer, priority_used=2)
+
+    def estimated(self, estimate: str) -> Turn:
+        """The turn that only says what asking would cost."""
+        return replace(self._turn(TurnStatus.PLANNED), answer=f"{estimate} Nothing was asked.")
+
     def failed(self, error: OVAgentError, code_error: CodeError | None = None) -> Turn:
         """The turn that could not be brought to its end."""
         turn = self._turn(TurnStatus.FAILED)
-        return replace(turn, answer=error.what, error=error, code_error=code_error)
+        spent = getattr(error, "usage", None)
+        usage = turn.usage + spent if isinstance(spent, Usage) else turn.usage
+        return replace(turn, answer=error.what, error=error, code_error=code_error, usage=usage)
 
     def interrupted(self) -> Turn:
         """The turn that the user stopped."""
@@ -90,8 +105,21 @@ class Draft:
             before=self.before,
             data_name=name,
             data=self.request.namespace.get(name),
+            usage=sum((reply.usage for reply in self.replies), Usage()),
+            cost=_sum(reply.cost for reply in self.replies),
+            model=self.replies[-1].model if self.replies else "",
             duration=time.monotonic() - self._started,
         )
+
+
+def _sum(costs: Iterable[float | None]) -> float | None:
+    """What all calls cost; None as soon as one price is not known."""
+    total = 0.0
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total
 
 
 def counted(number: int, thing: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from ovagent_jupyter.agent.ask import Conversation, ModelSource, ask
 from ovagent_jupyter.agent.choose_data import choose_inputs
 from ovagent_jupyter.agent.denials import denied
 from ovagent_jupyter.agent.draft import Draft, counted
@@ -25,7 +26,8 @@ from ovagent_jupyter.agent.results import bindings_of, explain_failure
 from ovagent_jupyter.agent.sandbox_record import SandboxRecord, Watch
 from ovagent_jupyter.agent.turn import Turn, TurnRequest
 from ovagent_jupyter.agent.workflow import Workflow
-from ovagent_jupyter.errors import OVAgentError
+from ovagent_jupyter.config.schema import OFFLINE
+from ovagent_jupyter.errors import ConfigError, OVAgentError
 from ovagent_jupyter.events import AgentEvent, Category, Emit, Emitter, Level
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class AgentSession:
         executor: Where code runs.
         recorder: Keeps what happened.
         emit: Where events go, beside the log.
+        models: Gives the model that the settings name; None where there is none to be had.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class AgentSession:
         executor: Executor,
         recorder: Recorder,
         emit: Emit,
+        *,
+        models: ModelSource | None = None,
     ) -> None:
         self.session_id = session_id
         self.config = config
@@ -70,10 +75,13 @@ class AgentSession:
         """Where code runs; unknown until the first turn that runs some."""
         self.named: tuple[Path, ...] = ()
         """Files and folders that requests named, and that the code may read for that."""
+        self._models = models
+        self._conversation = Conversation()
         self._emit = emit
         self._emitter: Emitter | None = None
         self._watch = Watch()
         self._turns_in_child = 0
+        self._preparing: asyncio.Future[None] | None = None
         # One turn at a time: a second would change the child's variables under the first.
         self._turn_lock = asyncio.Lock()
 
@@ -91,6 +99,9 @@ class AgentSession:
             emit = Emitter(self._take, self.session_id, turn_id := uuid4().hex[:12])
             self._emitter = emit
             draft = Draft(request, self.session_id, turn_id)
+            if self._preparing is None:
+                # Beside the turn, which waits for a child or a model anyway.
+                self._preparing = asyncio.ensure_future(asyncio.to_thread(self.recorder.prepare))
             try:
                 turn = await self._answer(draft, emit)
             except OVAgentError as error:
@@ -130,6 +141,8 @@ class AgentSession:
     async def _answer(self, draft: Draft, emit: Emitter) -> Turn:
         request = draft.request
         emit(Category.TURN_STARTED, request.text, request=request.text, mode=request.mode)
+        if request.mode == "ask":
+            return await self._ask(draft, emit)
         main, names = choose_inputs(request.text, request.namespace, request.inputs)
         state = self._describe(request, main, emit)
         prepared = with_files(self._plan(request, state, main), Path.cwd())
@@ -155,6 +168,24 @@ class AgentSession:
         if not await workflow.run(plan, draft.steps.append, draft.effects):
             return self._explained(draft, emit, sent=bool(names))
         return await self._collect(draft, prepared, state, emit)
+
+    async def _ask(self, draft: Draft, emit: Emitter) -> Turn:
+        """Have a model answer in words; nothing is run."""
+        if self._models is None or self.config.llm.model == OFFLINE:
+            raise ConfigError(
+                "There is no model to ask.",
+                why="The built-in planner plans and runs analyses; it does not answer questions.",
+                next_step="Name one: %%ovagent ask -m NAME. %ovagent models lists what there is.",
+            )
+        # In a thread: it reads price lists.
+        model = await asyncio.to_thread(self._models, self.config)
+        request = self._conversation.request(model, draft.request)
+        if draft.request.dry_run:
+            return draft.estimated(model.estimate(request))
+        reply = await ask(model, request, (self.session_id, emit.correlation_id), emit)
+        turn = draft.answered(reply)
+        self._conversation.remember(draft.request.text, turn.answer)
+        return turn
 
     def _explained(self, draft: Draft, emit: Emitter, *, sent: bool) -> Turn:
         """The turn whose last step failed, with what the sandbox had to do with it."""
@@ -294,7 +325,9 @@ def _fixed(config: AgentConfig) -> tuple[object, ...]:
     """The settings that are frozen when a session starts."""
     run = config.execution
     return (
-        config.llm,
+        # What is recorded is kept free of these: the redactor has to know them.
+        config.llm.api_key,
+        tuple(config.llm.headers.items()),
         config.history_enabled,
         run.use_notebook,
         run.keep_ready,

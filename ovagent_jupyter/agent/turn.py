@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TURN_MIME = "application/vnd.ovagent.turn.v1+json"
 """MIME type under which a notebook keeps the record of a turn."""
-Mode = Literal["run", "plan", "code"]
+Mode = Literal["run", "plan", "code", "ask"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +29,15 @@ class TurnRequest:
     text: str
     """What the user wrote."""
     mode: Mode = "run"
-    """``plan`` shows the steps, ``code`` also the code; neither runs anything."""
+    """``plan`` shows the steps, ``code`` also the code, ``ask`` has a model answer in words."""
     namespace: Mapping[str, object] = field(default_factory=dict)
     """The user's variables; only those that are chosen leave the user's kernel."""
     inputs: tuple[str, ...] = ()
     """Names handed to the child; empty: those the request mentions, or the only AnnData."""
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Name to bind → name in the child; empty: whatever changed or is new."""
+    dry_run: bool = False
+    """Say what asking a model would cost, and ask nothing."""
     timeout: float | None = None
     """Seconds per step; None for the configured limit."""
     cell_id: str = ""
@@ -122,7 +124,9 @@ class Turn:
     duration: float = 0.0
     """Seconds of wall time."""
     priority_used: int = 1
-    """1: the offline planner answered."""
+    """1: the offline planner answered; 2: a model did."""
+    model: str = ""
+    """Model that answered, as its service names it; empty where none was asked."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -151,6 +155,7 @@ class Turn:
             "sandbox": self.sandbox.as_record(),
             "diff": [change.summary() for change in self.diff],
             "priority_used": self.priority_used,
+            "model": self.model,
             "usage": self.usage.as_record(),
             "cost": self.cost,
             "duration": round(self.duration, 3),

@@ -1,4 +1,4 @@
-"""The command line: ``ovagent run|plan|demo|doctor|history|sessions``."""
+"""The command line: ``ovagent run|plan|ask|demo|doctor|models|usage|history|sessions``."""
 
 from __future__ import annotations
 
@@ -46,8 +46,13 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="answer a request about a data file"))
     _add_plan(commands.add_parser("plan", help="show the steps for a request, run nothing"))
+    _add_ask(commands.add_parser("ask", help="have a model answer a question in words"))
     _add_demo(commands.add_parser("demo", help="run the quickstart notebook on real cells"))
     commands.add_parser("doctor", help="check this machine")
+    models = commands.add_parser("models", help="models with window, price and abilities")
+    models.add_argument("part", nargs="?", default="", help="a part of a name")
+    usage = commands.add_parser("usage", help="what models have cost")
+    usage.add_argument("by", nargs="?", default="", help="model (default), day or session")
     history = commands.add_parser("history", help="the last turns of all sessions")
     history.add_argument("number", nargs="?", type=_count, default=10, help="how many (10)")
     commands.add_parser("sessions", help="the sessions that were kept, latest first")
@@ -74,6 +79,15 @@ def _add_run(made: argparse.ArgumentParser) -> None:
 def _add_plan(made: argparse.ArgumentParser) -> None:
     _add_request(made)
     made.add_argument("--code", action="store_true", help="show the code too")
+
+
+def _add_ask(made: argparse.ArgumentParser) -> None:
+    _add_request(made)
+    made.add_argument("-m", "--model", metavar="MODEL", help="who answers; see ovagent models")
+    made.add_argument("--dry-run", action="store_true", help="say what it would cost; ask nothing")
+    from ovagent_jupyter.config.options import add_model_options
+
+    add_model_options(made)
 
 
 def _add_demo(made: argparse.ArgumentParser) -> None:

@@ -9,15 +9,18 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ovagent_jupyter.agent.turn import Turn
-from ovagent_jupyter.config.options import option_values
+from ovagent_jupyter.config.options import model_option_values, option_values
 from ovagent_jupyter.errors import DataError, StorageError
 from ovagent_jupyter.events import Category
 from ovagent_jupyter.reporters import PrintReporter, plan_text
 from ovagent_jupyter.runtime import Agent, settings_in_force
 from ovagent_jupyter.runtime import plan as plan_request
+
+if TYPE_CHECKING:
+    from ovagent_jupyter.agent.model_report import Report
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,6 +56,16 @@ def plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def ask(options: argparse.Namespace) -> int:
+    """``ovagent ask``: a question to a model, answered in words."""
+    model = {} if options.model is None else {"model": options.model}
+    flags: dict[str, Any] = {**model, **model_option_values(options)}
+    reporter = PrintReporter(leave_out=(Category.TURN_STARTED, Category.TURN_FAILED))
+    with Agent(reporter=reporter, **flags) as agent:
+        turn = agent.ask(options.request, options.data, dry_run=options.dry_run)
+    return int(turn.error is not None)
+
+
 def demo(options: argparse.Namespace) -> int:
     """``ovagent demo``: the quickstart notebook, headless."""
     from ovagent_jupyter.cli.demo import run_demo
@@ -74,6 +87,25 @@ def doctor(_options: argparse.Namespace) -> int:
         if check.remedy:
             _say(f"  {'':<{width}}  → {check.remedy}")
     return int(any(check.mark == "✗" for check in checks))
+
+
+def models(options: argparse.Namespace) -> int:
+    """``ovagent models``: the models that are known by name."""
+    from ovagent_jupyter.agent.model_report import known_models
+
+    report = known_models(options.part)
+    _say_table(report)
+    return int(not report.rows)
+
+
+def usage(options: argparse.Namespace) -> int:
+    """``ovagent usage``: what models have cost."""
+    from ovagent_jupyter.agent.model_report import used_models
+    from ovagent_jupyter.storage import paths
+
+    storage = settings_in_force().config.execution.storage_dir
+    _say_table(used_models(paths.sessions_dir(os.environ, storage), options.by))
+    return 0
 
 
 def history(options: argparse.Namespace) -> int:
@@ -222,6 +254,18 @@ def _figures(turn: Turn) -> Iterable[tuple[str, bytes]]:
             if "image/png" in output.data:
                 number += 1
                 yield f"{number:02}-{step.id}.png", base64.b64decode(output.data["image/png"])
+
+
+def _say_table(report: Report) -> None:
+    _say(report.title)
+    if not report.rows:
+        return
+    table = (report.head, *report.rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        _say("  ".join(map(str.ljust, row, widths)).rstrip())
+    if report.note:
+        _say(report.note)
 
 
 def _ask(question: str) -> bool:

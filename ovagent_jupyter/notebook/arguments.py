@@ -10,18 +10,28 @@ from difflib import get_close_matches
 from typing import NoReturn, cast
 
 from ovagent_jupyter.agent.turn import Mode
-from ovagent_jupyter.config.options import CHOICES, SETTING_OF, add_options, given_options
+from ovagent_jupyter.config.options import (
+    CHOICES,
+    SETTING_OF,
+    add_model_options,
+    add_options,
+    given_options,
+    model_option_values,
+)
 from ovagent_jupyter.errors import ConfigError
 
 MODES: dict[str, str] = {
     "run": "plan, show the code, run it in the child kernel (default)",
     "plan": "show the steps only",
     "code": "show the steps and the code, run nothing",
+    "ask": "have a model answer in words; nothing runs",
 }
 COMMANDS: dict[str, str] = {
     "help": "what you can type",
     "status": "session, child kernel, files, what can be undone",
-    "doctor": "check this machine: packages, child kernel, sandbox, files",
+    "doctor": "check this machine: packages, child kernel, sandbox, files, keys of models",
+    "models": "models with window, price and abilities: models [PART OF A NAME]",
+    "usage": "what models have cost: by model, day and session",
     "policy": "what the code may use: policy [NAME [VALUE]], as in policy read ~/data",
     "history": "the last turns, newest last: history [N]",
     "diff": "what the last turn changed, in full, or the step N steps back: diff [N]",
@@ -51,6 +61,8 @@ class RunOptions:
     outputs: Mapping[str, str] = field(default_factory=dict)
     """Name to bind → name in the child."""
     timeout: float | None = None
+    dry_run: bool = False
+    """Say what it would cost, and ask no model."""
     into_next: bool = False
     """Put the code into the next cell."""
     show_help: bool = False
@@ -91,7 +103,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add = made.add_argument
     add("-s", "--session", metavar="NAME", default="", help="go on in this session")
-    add("-m", "--model", metavar="MODEL", help="who answers; this version knows 'offline'")
+    add("-m", "--model", metavar="MODEL", help="who answers; 'offline' is the built-in planner")
+    add("--dry-run", action="store_true", help="say what asking a model would cost; ask nothing")
+    add_model_options(made)
     add("-i", "--input", metavar="A,B", default="", help="variables handed to the child")
     add(
         "-o",
@@ -133,6 +147,7 @@ def parse_cell(line: str, body: str) -> RunOptions:
         inputs=tuple(_names(options.input)),
         outputs=_outputs(options.output),
         timeout=_positive(options.timeout),
+        dry_run=options.dry_run,
         into_next=options.next,
         show_help=options.help,
     )
@@ -161,7 +176,7 @@ def parse_line(line: str) -> Command | RunOptions:
 
 def _settings(options: argparse.Namespace) -> dict[str, object]:
     model = {} if options.model is None else {"model": options.model}
-    return {**model, **given_options(options)}
+    return {**model, **model_option_values(options), **given_options(options)}
 
 
 def _names(text: str) -> list[str]:

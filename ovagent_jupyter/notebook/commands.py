@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ovagent_jupyter.notebook.policy import Policy
 from ovagent_jupyter.notebook.shown import Shown, Traceback
 from ovagent_jupyter.notebook.undo_commands import UndoCommands, number
 from ovagent_jupyter.notebook.undo_memory import shown_size
+from ovagent_jupyter.storage import paths
 
 if TYPE_CHECKING:
     from ovagent_jupyter.agent.session import AgentSession
@@ -50,6 +52,8 @@ class Commands:
             "help": self._help,
             "status": self._status,
             "doctor": self._doctor,
+            "models": self._models,
+            "usage": self._usage,
             "policy": policy.run,
             "history": self._history,
             "diff": self._undo.diff,
@@ -106,6 +110,7 @@ class Commands:
         keeper = self._runtime.keeper
         if resolved.config.execution.keep_ready:
             rows.append(("next child kernel", keeper.state if keeper else "not made ready yet"))
+        rows += self._runtime.models.state()
         rows.append(("undo", self._undo.state()))
         memory, disk = map(shown_size, self._runtime.stored)
         rows.append(("kept data", f"{memory} in memory, {disk} on disk"))
@@ -127,6 +132,19 @@ class Commands:
         bad = sum(check.mark == "✗" for check in checks)
         title = f"{bad} problem{'s' * (bad != 1)}" if bad else "All is well"
         return Shown(title, ("", "part", "found", "what to do"), rows)
+
+    def _models(self, argument: str) -> Shown:
+        from ovagent_jupyter.agent.model_report import known_models
+
+        report = known_models(argument)
+        return Shown(report.title, report.head, report.rows, report.note)
+
+    def _usage(self, argument: str) -> Shown:
+        from ovagent_jupyter.agent.model_report import used_models
+
+        storage = self._runtime.settings(self._traits()).config.execution.storage_dir
+        report = used_models(paths.sessions_dir(os.environ, storage), argument)
+        return Shown(report.title, report.head, report.rows, report.note)
 
     def _history(self, argument: str) -> Shown:
         from ovagent_jupyter.storage.history import SessionHistory

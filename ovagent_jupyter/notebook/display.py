@@ -6,10 +6,11 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ovagent_jupyter.agent.turn import TURN_MIME
 from ovagent_jupyter.events import AgentEvent, Category, Level
+from ovagent_jupyter.notebook.answer import Answer, Publisher
 from ovagent_jupyter.notebook.markdown import (
     code_block,
     escape,
@@ -17,7 +18,7 @@ from ovagent_jupyter.notebook.markdown import (
     plan_table,
     seconds,
 )
-from ovagent_jupyter.reporters import effects_text, plan_text
+from ovagent_jupyter.reporters import effects_text, plan_text, spent_text
 
 if TYPE_CHECKING:
     from ovagent_jupyter.agent.sandbox_record import SandboxRecord
@@ -30,14 +31,6 @@ LONG_STEP = 3.0
 NO_BREAK = "\N{NO-BREAK SPACE}"
 REPAINT_EVERY = 0.1
 """Seconds between two paintings of the header: more often is quadratic in what it holds."""
-
-
-class Publisher(Protocol):
-    """IPython's display publisher, as far as it is used here."""
-
-    def publish(self, data: dict[str, Any], metadata: dict[str, Any], **kwargs: Any) -> None:
-        """Send one display to the front end."""
-        ...
 
 
 class Card:
@@ -60,6 +53,8 @@ class Card:
         self._state = "planning …"
         self._plan: Plan | None = None
         self._effects: tuple[str, ...] = ()
+        self._who = "offline planner"
+        self._answer = Answer(publisher, f"{turn_key}-answer")
         self._where = ""
         self._banner = ""
         self._progress: list[str] = []
@@ -77,6 +72,10 @@ class Card:
             Category.CHILD_STARTING: self._on_state,
             Category.CHILD_READY: self._on_ready,
             Category.SANDBOX_FALLBACK: self._on_fallback,
+            Category.MODEL_ASKED: self._on_asked,
+            Category.MODEL_DELTA: self._on_delta,
+            Category.MODEL_RETRIED: self._on_state,
+            Category.MODEL_SWITCHED: self._on_switched,
             Category.TURN_FINISHED: self._on_finished,
             Category.TURN_FAILED: self._on_failed,
         }
@@ -93,6 +92,7 @@ class Card:
                 self._markdown(escape(event.message), event.message)
         elif self._step_state:
             self._tick()
+        self._answer.paint()
         if self._dirty and time.monotonic() - self._painted_at >= REPAINT_EVERY:
             self._paint()
 
@@ -105,6 +105,22 @@ class Card:
 
     def _on_state(self, event: AgentEvent) -> None:
         self._state = escape(event.message)
+        self._dirty = True
+
+    def _on_asked(self, event: AgentEvent) -> None:
+        self._who = escape(event.data["model"])
+        self._state = "answering …"
+        self._paint()
+
+    def _on_delta(self, event: AgentEvent) -> None:
+        self._answer.add(str(event.data["text"]), str(event.data["reasoning"]))
+        if self._state != "answering …":
+            self._state = "answering …"
+            self._dirty = True
+
+    def _on_switched(self, event: AgentEvent) -> None:
+        self._who = escape(event.data.get("model", self._who))
+        self._notice(event.message)
         self._dirty = True
 
     def _on_fallback(self, event: AgentEvent) -> None:
@@ -171,13 +187,26 @@ class Card:
 
     def _on_finished(self, event: AgentEvent) -> None:
         turn: Turn = _carried(event, "turn")
+        if turn.model:
+            self._on_answered(turn)
+            return
         done = "planned, nothing was run" if turn.status.value == "planned" else "finished"
         self._state = f"{done} · {seconds(turn.duration)}"
         self._paint()
         if turn.status.value != "planned":
             self._summary(turn)
+        elif turn.plan is None:
+            self._markdown(escape(turn.answer), turn.answer)
+
+    def _on_answered(self, turn: Turn) -> None:
+        """The answer is there already; the header says what it took."""
+        self._answer.end({TURN_MIME: turn.as_record()})
+        self._who = escape(turn.model)
+        self._state = f"{escape(spent_text(turn))} · {seconds(turn.duration)}"
+        self._paint()
 
     def _on_failed(self, event: AgentEvent) -> None:
+        self._answer.paint(whole=True)
         self._state = str(event.data.get("state", "failed"))
         for index, mark in enumerate(self._progress):
             if mark == "▶":
@@ -214,8 +243,8 @@ class Card:
         self._painted_at = time.monotonic()
 
     def _header(self) -> dict[str, object]:
-        text = f"**ovagent** · offline planner · {self._where}{self._state}"
-        plain = f"ovagent · offline planner · {self._where}{self._state}"
+        text = f"**ovagent** · {self._who} · {self._where}{self._state}"
+        plain = f"ovagent · {self._who} · {self._where}{self._state}"
         if self._banner:
             text += f"\n\n⚠ **{escape(self._banner)}**"
             plain += f"\n! {self._banner}"

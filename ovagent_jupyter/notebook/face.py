@@ -107,6 +107,7 @@ class Face:
             inputs=options.inputs,
             outputs=options.outputs,
             timeout=options.timeout,
+            dry_run=options.dry_run,
             cell_id=self._cell_id(),
         )
         traits = self.traits()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from traitlets import Bool, Float, Integer, List, Unicode
+from traitlets import Bool, Float, Integer, List, TraitError, TraitType, Unicode
 
 from ovagent_jupyter.config.schema import STRONGEST
+from ovagent_jupyter.config.secret import Headers, Secret
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -19,11 +21,53 @@ _SIZES = frozenset({"sandbox_memory", "sandbox_file_size", "undo_memory"})
 """Empty text stands for no value."""
 
 
+class Hidden(TraitType[Any, Any]):
+    """A setting that may be a key: kept in what does not show it, so that ``%config`` shows none.
+
+    Args:
+        hold: Makes the holder of what was typed.
+        kinds: What may be typed.
+        help: What the setting is.
+    """
+
+    info_text = "a value that is not shown"
+
+    def __init__(self, hold: Callable[[Any], object], kinds: tuple[type, ...], help: str) -> None:
+        super().__init__(default_value=None, allow_none=True, help=help)
+        self._hold, self._kinds = hold, kinds
+
+    def validate(self, obj: object, value: object) -> object:
+        """The value in its holder; the error for another does not show it."""
+        if isinstance(value, Secret | Headers):
+            return value
+        if not isinstance(value, self._kinds):
+            raise TraitError(f"{self.name} takes {self._kinds[0].__name__}.")
+        return self._hold(value) if value else None
+
+
+def _typed_key(text: str) -> Secret:
+    return Secret(text.strip(), "%config")
+
+
 @magics_class
 class OVAgent(Magics):
     """The settings of ovagent in this session (``%config OVAgent``) and its magics."""
 
     model = Unicode("offline", help="Who answers; this version knows 'offline'.").tag(config=True)
+    api_key = Hidden(
+        _typed_key, (str,), help="Key of the model; better set as OVAGENT_API_KEY."
+    ).tag(config=True)
+    endpoint = Unicode("", help="Address of an OpenAI-compatible service.").tag(config=True)
+    backups = List(Unicode(), help="Models that are asked when it fails.").tag(config=True)
+    reasoning_effort = Unicode("", help="How much it may think: none to max.").tag(config=True)
+    max_output_tokens = Integer(None, allow_none=True, help="Bound on an answer.").tag(config=True)
+    temperature = Float(None, allow_none=True, help="0 to 2.").tag(config=True)
+    headers = Hidden(Headers, (dict,), help="Sent with every call of the model.").tag(config=True)
+    budget_turn = Unicode(
+        "", help="What one turn may spend: '5 requests, 200k tokens, $0.50'."
+    ).tag(config=True)
+    budget_session = Unicode("", help="What a session may spend.").tag(config=True)
+    budget_day = Unicode("", help="What a day may spend.").tag(config=True)
     use_notebook = Bool(
         default_value=True, help="Run code in a child kernel; False: in this kernel."
     ).tag(config=True)

@@ -20,6 +20,7 @@ from ovagent_jupyter.execution.executors import make_keeper
 from ovagent_jupyter.loop_thread import SLICE, CallerThread, LoopThread
 from ovagent_jupyter.reporters import make_reporter
 from ovagent_jupyter.runtime.build import build_session, new_session_id, settings_in_force
+from ovagent_jupyter.runtime.models import Models
 
 if TYPE_CHECKING:
     from ovagent_jupyter.execution.warm import Keeper
@@ -74,12 +75,21 @@ class Agent:
         self._watchers: list[Emit] = [self._reporter.report]
         emit = _to_all(self._watchers)
         self._caller = CallerThread()
+        self._models = Models()
         keeper = make_keeper()
         self._session = build_session(
-            session or new_session_id(), self._resolved, emit, self._caller, ask, keeper=keeper
+            session or new_session_id(),
+            self._resolved,
+            emit,
+            self._caller,
+            ask,
+            keeper=keeper,
+            models=self._models,
         )
         # A program that forgets to close must not leave a child behind.
-        self._finalizer = weakref.finalize(self, _end, self._loop, self._session, keeper)
+        self._finalizer = weakref.finalize(
+            self, _end, self._loop, self._session, keeper, self._models
+        )
 
     @property
     def session_id(self) -> str:
@@ -120,6 +130,25 @@ class Agent:
         """
         work = self._session.run(_request(request, data, name, mode, timeout))
         return self._loop.run(work, self._caller.serve)
+
+    def ask(self, question: str, data: object = None, *, dry_run: bool = False) -> Turn:
+        """Have a model answer a question in words; nothing is run.
+
+        Args:
+            question: What you want to know.
+            data: As in ``run``; the model is told its names, sizes and levels, no values.
+            dry_run: Only say what it would cost.
+
+        Returns:
+            The turn; ``turn.answer`` is the answer, ``turn.usage`` and ``turn.cost`` what it took.
+
+        Raises:
+            ProviderError: There is no answer; see ``fault``, ``retryable`` and ``next_step``.
+            ConfigError: The settings name no model.
+            TurnInterrupted: Ctrl-C.
+        """
+        request = replace(_request(question, data, "adata", "ask", None), dry_run=dry_run)
+        return self._loop.run(self._session.run(request), self._caller.serve)
 
     async def arun(
         self,
@@ -201,7 +230,7 @@ def _to_all(watchers: list[Emit]) -> Emit:
     return emit
 
 
-def _end(loop: LoopThread, session: AgentSession, keeper: Keeper) -> None:
+def _end(loop: LoopThread, session: AgentSession, keeper: Keeper, models: Models) -> None:
     # Not running: no turn was asked for, or this is a fork, whose child it is not.
     if loop.running:
         try:
@@ -210,6 +239,7 @@ def _end(loop: LoopThread, session: AgentSession, keeper: Keeper) -> None:
         finally:
             try:
                 loop.run(session.close())
+                loop.run(models.aclose())
             finally:
                 loop.close()
 

@@ -23,10 +23,9 @@ from ovagent_jupyter.loop_thread import CallerThread
 from ovagent_jupyter.storage import paths
 from ovagent_jupyter.storage.history import SessionHistory
 from ovagent_jupyter.storage.redaction import Redactor
-from ovagent_jupyter.storage.session_log import SessionLog
-from ovagent_jupyter.storage.session_notebook import SessionNotebook
 
 if TYPE_CHECKING:
+    from ovagent_jupyter.agent.ask import ModelSource
     from ovagent_jupyter.execution.transfer import StoreSource
     from ovagent_jupyter.execution.warm import Keeper
 
@@ -69,6 +68,7 @@ def build_session(
     *,
     keeper: Keeper | None = None,
     store: StoreSource | None = None,
+    models: ModelSource | None = None,
 ) -> AgentSession:
     """One session with its child, log, notebook and history.
 
@@ -80,24 +80,21 @@ def build_session(
         ask: Asks the user before code runs.
         keeper: Keeps a child ready; the session does not close it.
         store: Gives the store that keeps what is handed over; None for one of its own.
+        models: Gives the model that the settings name; the session does not close it.
 
     Raises:
         ConfigError: A grant of the sandbox is refused.
     """
     config = resolved.config
-    redactor = Redactor(os.environ)
+    redactor = redactor_of(config, os.environ)
     directory = paths.sessions_dir(os.environ, config.execution.storage_dir)
-    recorder = Recorder(
-        SessionLog(directory, session_id, redactor),
-        SessionNotebook(directory, session_id, redactor),
-        SessionHistory(redactor=redactor) if config.history_enabled else None,
-        config.llm.model,
-    )
+    history = SessionHistory(redactor=redactor) if config.history_enabled else None
+    recorder = Recorder.at(directory, session_id, redactor, history)
     # Looked up late: the session needs the executor, which speaks only once a turn runs.
     executor = build_executor(
         config, lambda event: session.hear(event), caller, ask, keeper=keeper, store=store
     )
-    session = AgentSession(session_id, config, executor, recorder, emit)
+    session = AgentSession(session_id, config, executor, recorder, emit, models=models)
     return session
 
 
@@ -131,6 +128,13 @@ def build_executor(
         emit=emit,
         approval=Approval(run.approve, ask, caller.run),
     )
+
+
+def redactor_of(config: AgentConfig, environ: Mapping[str, str]) -> Redactor:
+    """Knows the keys of the environment, and those of the settings."""
+    key, headers = config.llm.api_key, config.llm.headers
+    own = {f"HEADER_{number}_KEY": value for number, value in enumerate(headers.values())}
+    return Redactor({**environ, **own, **({"SETTINGS_KEY": key.reveal()} if key else {})})
 
 
 def own_folders(storage_dir: Path | None = None) -> tuple[Path, ...]:

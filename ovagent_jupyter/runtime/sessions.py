@@ -24,6 +24,7 @@ from ovagent_jupyter.runtime.build import (
     nobody_watches,
     settings_in_force,
 )
+from ovagent_jupyter.runtime.models import Models
 from ovagent_jupyter.storage.session_log import session_file
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Runtime:
         self.current_name = ""
         self.keeper: Keeper | None = None
         """What keeps a child ready; None until something asks for one."""
+        self.models = Models()
+        """The models that were asked."""
         self._store: Store | None = None
         self._sessions: dict[str, AgentSession] = {}
         self._watcher: Emit = nobody_watches
@@ -145,6 +148,7 @@ class Runtime:
             self._ask,
             keeper=self._kept(),
             store=self.store,
+            models=self.models,
         )
         if isinstance(made.executor, Preparable):
             made.executor.prepare()
@@ -172,6 +176,7 @@ class Runtime:
         if self.loop.running:
             for session in self._sessions.values():
                 self.loop.run(session.close())
+            self.loop.run(self.models.aclose())
             if self.keeper is not None:
                 self.loop.run(self.keeper.close())
         self.keeper = None

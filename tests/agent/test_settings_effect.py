@@ -33,7 +33,8 @@ NAMES = (
     "history_enabled",
 )  # fmt: skip
 """Shown below, with ``model``, ``sandbox_fallback_policy`` and ``fallback_floor``; the settings
-of the sandbox are shown in a file of their own."""
+of the sandbox are shown in a file of their own, and so are those of who is asked, in
+``tests/providers/test_resolve.py``."""
 OF_THE_NOTEBOOK = {"undo_memory"}
 """Shown in ``tests/notebook/test_undo.py``: an agent binds nothing."""
 
@@ -73,13 +74,16 @@ def start(home: Path, seen: Seen) -> Start:
 
 def test_every_setting_is_shown_here() -> None:
     shown = {*NAMES, "model", "sandbox_fallback_policy", "fallback_floor"}
-    assert {row.name for row in FIELDS} == shown | OF_THE_SANDBOX | OF_THE_NOTEBOOK
+    of_the_model = {row.name for row in FIELDS if row.group == "llm"}
+    assert {row.name for row in FIELDS} == shown | OF_THE_SANDBOX | OF_THE_NOTEBOOK | of_the_model
 
 
-def test_model_is_who_answers_and_only_the_planner_can(start: Start) -> None:
-    with pytest.raises(ConfigError, match="planner"):
-        start(model="gpt-5")
-    start(model="offline").close()
+@pytest.mark.parametrize("model", ["offline", "gpt-5", "ollama/qwen3"])
+def test_what_the_planner_covers_asks_no_model(start: Start, adata: AnnData, model: str) -> None:
+    with start(model=model) as agent:
+        assert agent.run("normalise", data=adata, mode="plan").ok
+    with pytest.raises(ConfigError, match="name of a model"):
+        start(model="gpt 5")
 
 
 def test_use_notebook_false_runs_without_a_child(start: Start, adata: AnnData, seen: Seen) -> None:

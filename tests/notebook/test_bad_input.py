@@ -123,7 +123,7 @@ def works(notebook: Notebook, request: str = "normalise") -> CellRun:
         ("%%ovagent -i missing\ncluster", "missing"),
         ("%%ovagent --timeuot 3\ncluster", "--timeout"),
         ("%%ovagent --timeout -1\ncluster", "--timeout"),
-        ("%%ovagent -m gpt-5\ncluster", "offline"),
+        ("%%ovagent -m https://models.example.org/v1#m\ncluster", "from a notebook"),
         ("%%ovagent -s ../elsewhere\ncluster", "session"),
         ("%ovagent histroy", "history"),
         ("%ovagent history many", "number"),

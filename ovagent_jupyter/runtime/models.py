@@ -1,0 +1,222 @@
+"""The models of the settings: their backends, and the layers around them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ovagent_jupyter.config.llm import Budget, LLMConfig
+from ovagent_jupyter.config.schema import AgentConfig
+from ovagent_jupyter.runtime.build import redactor_of
+from ovagent_jupyter.storage import paths
+
+if TYPE_CHECKING:
+    from ovagent_jupyter.config.gateway import GatewayConfig
+    from ovagent_jupyter.gateway.cost import Prices
+    from ovagent_jupyter.gateway.gateway import Gateway
+    from ovagent_jupyter.gateway.layer import Call, Layer
+    from ovagent_jupyter.gateway.quota import Scope
+    from ovagent_jupyter.providers.backend import Backend
+    from ovagent_jupyter.providers.client import ModelDelta, ModelRequest
+    from ovagent_jupyter.providers.connections import Connections
+    from ovagent_jupyter.storage.day_ledger import Spent
+    from ovagent_jupyter.storage.redaction import Redactor
+
+
+class ConfiguredModel:
+    """A gateway with what the settings say of each request.
+
+    Args:
+        gateway: Who answers.
+        llm: The settings.
+        prices: What it costs.
+    """
+
+    def __init__(self, gateway: Gateway, llm: LLMConfig, prices: Prices) -> None:
+        self.gateway = gateway
+        self.name = llm.model
+        self._llm = llm
+        self._prices = prices
+
+    def call(self, call: Call) -> AsyncGenerator[ModelDelta, None]:
+        """The answer as it comes; see ``Gateway.call``."""
+        return self.gateway.call(replace(call, request=self._as_set(call.request)))
+
+    def estimate(self, request: ModelRequest) -> str:
+        """What asking would cost, as a sentence."""
+        return self._prices.estimate(self._as_set(request), self.gateway.backends[0]).sentence()
+
+    async def aclose(self) -> None:
+        """End what is open."""
+        await self.gateway.aclose()
+
+    def _as_set(self, request: ModelRequest) -> ModelRequest:
+        llm = self._llm
+        return replace(
+            request,
+            model=self.gateway.backends[0].model.id,
+            reasoning_effort=request.reasoning_effort or llm.reasoning_effort,
+            max_output_tokens=request.max_output_tokens or llm.max_output_tokens,
+            temperature=llm.temperature if request.temperature is None else request.temperature,
+        )
+
+
+class Models:
+    """Gives the model that settings name; the same one as long as they stay.
+
+    It belongs to one event loop. Nothing of it is imported until a model is first asked.
+
+    Args:
+        environ: Where keys are; None is this process's environment.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._connections: Connections | None = None
+        self._prices: Prices | None = None
+        self._made: list[tuple[tuple[LLMConfig, GatewayConfig, Path | None], ConfiguredModel]] = []
+
+    def __call__(self, config: AgentConfig) -> ConfiguredModel:
+        """The model of these settings, and its backups.
+
+        Raises:
+            ProviderError: A model is not known, or has no key.
+            ConfigError: An address cannot be used.
+        """
+        key = (config.llm, config.gateway, config.execution.storage_dir)
+        for known, model in self._made:
+            if known == key:
+                return model
+        model = self._make(config)
+        self._made.append((key, model))
+        return model
+
+    def state(self) -> list[tuple[str, str]]:
+        """How the layers and backends are that were used, for ``status``."""
+        return [row for _, model in self._made for row in model.gateway.state()]
+
+    async def aclose(self) -> None:
+        """End all connections; safe to call twice."""
+        made, self._made = self._made, []
+        for _, model in made:
+            await model.aclose()
+        if self._connections is not None:
+            await self._connections.aclose()
+            self._connections = None
+
+    def _make(self, config: AgentConfig) -> ConfiguredModel:
+        from ovagent_jupyter.gateway.cost import Prices
+        from ovagent_jupyter.gateway.gateway import Gateway
+        from ovagent_jupyter.providers.connections import Connections
+        from ovagent_jupyter.providers.wires import client_for
+
+        connections = self._connections = self._connections or Connections()
+        prices = self._prices = self._prices or Prices()
+        backends = self._backends(config)
+        gateway = Gateway(
+            backends,
+            lambda backend: client_for(backend, connections),
+            config.gateway,
+            layers=self._layers(config, backends, prices),
+        )
+        return ConfiguredModel(gateway, config.llm, prices)
+
+    def _backends(self, config: AgentConfig) -> tuple[Backend, ...]:
+        from ovagent_jupyter.providers.backend import Timeouts
+        from ovagent_jupyter.providers.credentials import installed_keyring
+        from ovagent_jupyter.providers.resolve import backends_of
+
+        limits = config.gateway.timeouts
+        timeouts = Timeouts(**{row.name: getattr(limits, row.name) for row in fields(limits)})
+        return backends_of(
+            config.llm, environ=self._environ, timeouts=timeouts, keyring=installed_keyring()
+        )
+
+    def _layers(
+        self, config: AgentConfig, backends: tuple[Backend, ...], prices: Prices
+    ) -> dict[str, Layer]:
+        """The layers that need more than their own settings; one that is off is not made."""
+        from ovagent_jupyter.gateway.cost import Pricing
+
+        settings, redactor = config.gateway, redactor_of(config, self._environ)
+        layers: dict[str, Layer] = {"cost": Pricing(prices, backends)}
+        if settings.trace.enabled:
+            from ovagent_jupyter.gateway.tracing import Tracing
+
+            layers["tracing"] = Tracing(content=settings.trace.content, redactor=redactor)
+        if settings.metrics.enabled:
+            from ovagent_jupyter.gateway.metrics import Metrics
+
+            layers["metrics"] = Metrics()
+        if settings.transforms.answer:
+            from ovagent_jupyter.gateway.transforms import Transforms
+
+            layers["transforms"] = Transforms(settings.transforms.answer)
+        return layers | self._quota(config, prices) | self._kept(settings, backends, redactor)
+
+    def _quota(self, config: AgentConfig, prices: Prices) -> dict[str, Layer]:
+        llm = config.llm
+        budgets: dict[Scope, Budget] = {
+            "turn": llm.budget_turn,
+            "session": llm.budget_session,
+            "day": llm.budget_day,
+        }
+        if not any(budgets.values()):
+            return {}
+        from ovagent_jupyter.gateway.quota import Quota
+        from ovagent_jupyter.storage.day_ledger import DayLedger
+
+        directory = paths.sessions_dir(self._environ, config.execution.storage_dir)
+        ledger = DayLedger(paths.home_dir(self._environ) / "spent")
+        return {
+            "quota": Quota(budgets, prices, ledger=ledger, earlier=partial(_spent_in, directory))
+        }
+
+    def _kept(
+        self, settings: GatewayConfig, backends: tuple[Backend, ...], redactor: Redactor
+    ) -> dict[str, Layer]:
+        """Cassettes, answers kept, trials."""
+        layers: dict[str, Layer] = {}
+        replay, cache, trial = settings.replay, settings.cache, settings.variants
+        if replay.path is not None and replay.mode != "off":
+            from ovagent_jupyter.gateway.replay import Recorder, Replay
+
+            kind = Recorder if replay.mode == "record" else Replay
+            layers["replay"] = kind(replay.path, redactor)
+        if cache.enabled:
+            from ovagent_jupyter.gateway.cache import MemoryStore, ResponseCache
+            from ovagent_jupyter.storage.response_cache import DiskStore
+
+            answers = paths.cache_dir(self._environ) / "answers.sqlite"
+            store = DiskStore(answers) if cache.on_disk else MemoryStore(cache.size, cache.ttl)
+            whom = " ".join(f"{backend.name} {backend.url}" for backend in backends)
+            layers["cache"] = ResponseCache(store, ttl=cache.ttl, whom=whom, redactor=redactor)
+        if trial.experiment:
+            from ovagent_jupyter.gateway.variants import Trial, Variant
+
+            named = {backend.name: backend for backend in backends}
+            layers["variants"] = Trial(
+                trial.experiment,
+                [
+                    Variant(name=name, share=share, backend=named[name])
+                    for name, share in trial.shares.items()
+                ],
+            )
+        return layers
+
+
+def _spent_in(directory: Path, session_id: str) -> Spent:
+    """What a session has spent before, as its log tells it."""
+    from ovagent_jupyter.storage.day_ledger import Spent
+    from ovagent_jupyter.storage.usage import read_uses
+
+    total = Spent()
+    for use in read_uses(directory, session_id):
+        if not use.cached:
+            tokens = use.usage.input_tokens + use.usage.output_tokens
+            total += Spent(1, tokens, use.cost or 0.0)
+    return total
