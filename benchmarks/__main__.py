@@ -12,10 +12,11 @@ from pkgutil import iter_modules
 from typing import cast
 
 from benchmarks.figure import HEAD, Figure
+from benchmarks.page import put
 
 FOLDER = Path(__file__).parent
 NOT_FIGURES = frozenset(
-    "__main__ figure model_clients model_server model_workers other_ways our_clients".split()
+    "__main__ figure model_clients model_server model_workers other_ways our_clients page".split()
 )
 
 
@@ -43,9 +44,12 @@ def main() -> int:
     lines = [f"Measured on {machine}; medians, each pair in one run.", "", HEAD]
     print("\n".join(lines), flush=True)
     for name in options.names or names():
+        rows = []
         for figure in measure(name):
             print(figure.row(), flush=True)
-            lines.append(figure.row())
+            rows.append(figure.row())
+        lines += rows
+        put(name, [HEAD, *rows])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"\nWritten to {options.out}")

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.figure import Figure, seconds
 from benchmarks.other_ways import ByFile, ByPickle, Other, Worker, footprint
+from benchmarks.page import put
 from ovagent_jupyter.execution.executor import ExecutionRequest
 from ovagent_jupyter.execution.handover import Store
 from ovagent_jupyter.execution.kernel import KernelExecutor
@@ -29,8 +30,6 @@ TURNS = 5
 GENES = 20_000
 STORED = 2_000
 """Values that are not zero, in each cell."""
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- hand-over: begin -->", "<!-- hand-over: end -->"
 SMALL = "adata.obs['label'] = adata.obs['batch']; adata.obsm['X_new'] = adata.obsm['X_pca'] + 1"
 LARGE = "adata.X.data *= 2"
 READING = "for m in (adata.X, adata.layers['counts']): m.data.sum(), m.indices.sum()"
@@ -275,7 +274,7 @@ class Peak:
 
 def write_page(tables: dict[float, Table]) -> None:
     """Put the table where readers find it."""
-    lines = [BEGIN, ""]
+    lines: list[str] = []
     ways = (OURS, TMPFS, DISK, PICKLE, COPY, "adata.copy()")
     for row in (FIRST, UNCHANGED, READ, LITTLE, MUCH, EXTRA, CHECKPOINT, UNDO):
         lines += [f"**{row[0].upper()}{row[1:]}**", ""]
@@ -286,11 +285,7 @@ def write_page(tables: dict[float, Table]) -> None:
                 cells = [_cell(table, row, way) for table in tables.values()]
                 lines.append(f"| {way} | {' | '.join(cells)} |")
         lines.append("")
-    lines.append(END)
-    text = PAGE.read_text("utf-8")
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    PAGE.write_text(head + "\n".join(lines) + tail, "utf-8")
+    put("handover-tables", lines[:-1])
 
 
 def _cell(table: Table, row: str, way: str) -> str:

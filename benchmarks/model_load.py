@@ -10,7 +10,7 @@ from benchmarks.figure import Figure, side_by_side
 from benchmarks.load_ext import LOAD, SHELL, TIMED
 
 HEAVY = (
-    "openai anthropic httpx httpx2 jiter pydantic stamina aiolimiter cachetools genai_prices"
+    "openai anthropic httpx httpx2 jiter pydantic aiolimiter cachetools genai_prices"
     " opentelemetry mlx mlx_lm"
 ).split()
 

@@ -11,7 +11,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
@@ -20,7 +20,7 @@ import matplotlib.pyplot
 import scanpy
 from jupyter_client.manager import start_new_async_kernel
 
-from benchmarks.figure import HEAD, Figure
+from benchmarks.figure import Figure
 from ovagent_jupyter.execution.ahead import compile_ahead
 from ovagent_jupyter.execution.executor import ExecutionRequest, Isolation
 from ovagent_jupyter.execution.forking import possible
@@ -30,8 +30,6 @@ from ovagent_jupyter.execution.sandbox.process_tree import Tree
 from ovagent_jupyter.execution.warm import QUIET, Keeper
 
 ROUNDS = 5
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
-BEGIN, END = "<!-- warm-child: begin -->", "<!-- warm-child: end -->"
 WARM = (scanpy.__name__, matplotlib.pyplot.__name__)
 """Imported here as in a notebook, so that a zygote may import them."""
 FIRST = "import scanpy as sc\n1 + 1"
@@ -45,18 +43,8 @@ MIB = 1 << 20
 
 
 def measure() -> Iterator[Figure]:
-    """The figures at the highest level of confinement; they also go to the page of the docs."""
-    figures = asyncio.run(_measure())
-    write_page(figures)
-    yield from figures
-
-
-def write_page(figures: Sequence[Figure]) -> None:
-    """Put the table where readers find it."""
-    head, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    tail = rest.partition(END)[2]
-    rows = [BEGIN, "", HEAD, *(figure.row() for figure in figures), "", END]
-    PAGE.write_text(head + "\n".join(rows) + tail, "utf-8")
+    """The figures at the highest level of confinement."""
+    yield from asyncio.run(_measure())
 
 
 async def _measure() -> list[Figure]:

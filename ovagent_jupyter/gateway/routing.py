@@ -251,8 +251,10 @@ def _all_failed(failures: list[Failure]) -> ProviderError:
         return failures[0].error
     errors = [failed.error for failed in failures]
     waits = [error.retry_after for error in errors if error.retry_after is not None]
-    # What can be mended by a shorter conversation goes before what can only be waited for.
-    main = next((error for error in errors if error.fault == "context_full"), errors[0])
+    # What a shorter conversation mends goes first; who was not even asked says nothing new.
+    main = min(
+        errors, key=lambda error: (error.fault != "context_full", error.fault == "unhealthy")
+    )
     error = ProviderError(
         f"None of {len(failures)} models answered.",
         provider=main.provider,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ovagent_jupyter.agent.turn import TURN_MIME
+from ovagent_jupyter.config.llm import OFFLINE
 from ovagent_jupyter.events import AgentEvent, Category, Level
 from ovagent_jupyter.notebook.answer import Answer, Publisher
 from ovagent_jupyter.notebook.markdown import (
@@ -65,6 +66,7 @@ class Card:
         self._painted = False
         self._dirty = True
         self._draw: dict[Category, Callable[[AgentEvent], None]] = {
+            Category.TURN_STARTED: self._on_started,
             Category.PLAN_READY: self._on_plan,
             Category.STEP_STARTED: self._on_step_started,
             Category.STEP_FINISHED: self._on_step_finished,
@@ -95,6 +97,10 @@ class Card:
         self._answer.paint()
         if self._dirty and time.monotonic() - self._painted_at >= REPAINT_EVERY:
             self._paint()
+
+    def _on_started(self, event: AgentEvent) -> None:
+        if event.data.get("model", OFFLINE) != OFFLINE:
+            self._who, self._state = escape(event.data["model"]), "asking …"
 
     def _on_plan(self, event: AgentEvent) -> None:
         self._plan = _carried(event, "plan")
@@ -190,7 +196,8 @@ class Card:
         if turn.model:
             self._on_answered(turn)
             return
-        done = "planned, nothing was run" if turn.status.value == "planned" else "finished"
+        nothing = "planned, nothing was run" if turn.plan is not None else "nothing was asked"
+        done = nothing if turn.status.value == "planned" else "finished"
         self._state = f"{done} · {seconds(turn.duration)}"
         self._paint()
         if turn.status.value != "planned":

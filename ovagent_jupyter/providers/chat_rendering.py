@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from ovagent_jupyter.messages import (
@@ -17,6 +17,7 @@ from ovagent_jupyter.messages import (
     ToolCall,
     ToolResult,
 )
+from ovagent_jupyter.providers.answer_schemas import in_words, is_strict
 from ovagent_jupyter.providers.backend import Backend
 from ovagent_jupyter.providers.client import AnswerSchema, ModelRequest, ToolSchema
 from ovagent_jupyter.providers.provider import Quirks, WireAPI
@@ -24,7 +25,8 @@ from ovagent_jupyter.providers.provider import Quirks, WireAPI
 _UNSIGNED = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 """Google's own word for a call that another model made; without any, Gemini answers 400."""
 
-_ONLY_JSON = "Answer with one JSON object and nothing else. It has to match this JSON schema:\n"
+_ECHOED = ("extra_content", "reasoning_details")
+"""What this wire's services want back; another wire of the same provider keeps other things."""
 
 
 def render_chat(request: ModelRequest, backend: Backend) -> dict[str, Any]:
@@ -48,10 +50,13 @@ def render_chat(request: ModelRequest, backend: Backend) -> dict[str, Any]:
         body["seed"] = request.seed
     if request.answer_schema is not None:
         body["response_format"] = _answer_format(request.answer_schema, quirks)
-    return body | _effort(request.reasoning_effort, quirks)
+    return body | _effort(request.reasoning_effort, backend)
 
 
-def _effort(effort: str, quirks: Quirks) -> dict[str, Any]:
+def _effort(effort: str, backend: Backend) -> dict[str, Any]:
+    quirks, abilities = backend.quirks, backend.model.abilities
+    if abilities and "reasoning" not in abilities:
+        return {}  # a service refuses it of a model that does not think
     if effort == "none" and quirks.thinking_off:
         return dict(quirks.thinking_off)
     if effort and quirks.supports_effort:
@@ -83,21 +88,6 @@ def _tool(tool: ToolSchema, quirks: Quirks) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def is_strict(schema: object) -> bool:
-    """Whether a schema is closed, as services want it that promise to keep to it."""
-    if isinstance(schema, list | tuple):
-        return all(map(is_strict, schema))
-    if not isinstance(schema, Mapping):
-        return True
-    if schema.get("type") == "object" or "properties" in schema:
-        fields = schema.get("properties", {})
-        closed = schema.get("additionalProperties") is False
-        if not closed or set(schema.get("required", ())) != set(fields):
-            return False
-        return all(map(is_strict, fields.values()))
-    return all(map(is_strict, schema.values()))
-
-
 def _answer_format(answer: AnswerSchema, quirks: Quirks) -> dict[str, Any]:
     if not quirks.supports_json_schema:
         return {"type": "json_object"}
@@ -114,8 +104,8 @@ def _messages(request: ModelRequest, backend: Backend) -> list[dict[str, Any]]:
     quirks = backend.quirks
     rendered: list[dict[str, Any]] = []
     if request.answer_schema is not None and not quirks.supports_json_schema:
-        schema = json.dumps(dict(request.answer_schema.schema), ensure_ascii=False)
-        rendered.append({"role": quirks.system_role, "content": _ONLY_JSON + schema})
+        words = in_words(request.answer_schema)
+        rendered.append({"role": quirks.system_role, "content": words})
     shown: list[ImagePart] = []
     for message in request.messages:
         if shown and message.role != "tool":
@@ -176,7 +166,7 @@ def _said(message: Message, backend: Backend) -> dict[str, Any]:
     if own:
         for part in message.parts:
             if isinstance(part, ReasoningPart):
-                said |= part.provider_data
+                said |= _echoed(part)
     echo = backend.quirks.echo_reasoning
     if (echo != "never" and calls) or (echo == "always" and message.reasoning):
         # Also when it is empty: services that want the field refuse a call without it.
@@ -186,12 +176,16 @@ def _said(message: Message, backend: Backend) -> dict[str, Any]:
     return said
 
 
+def _echoed(part: ReasoningPart | ToolCall) -> dict[str, Any]:
+    return {name: part.provider_data[name] for name in _ECHOED if name in part.provider_data}
+
+
 def _call(call: ToolCall, quirks: Quirks, *, own: bool) -> dict[str, Any]:
     arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
     function = {"name": call.name, "arguments": arguments}
     rendered: dict[str, Any] = {"id": _call_id(call.id, quirks), "type": "function"}
     rendered["function"] = function
-    return rendered | dict(call.provider_data) if own else rendered
+    return rendered | _echoed(call) if own else rendered
 
 
 def _call_id(call_id: str, quirks: Quirks) -> str:

@@ -47,7 +47,7 @@ _WHAT: dict[ProviderFault, str] = {
     "too_large": "The request is larger than {name} takes.",
     "policy": "{name} refused the request by one of its rules.",
     "malformed": "{name} did not give an answer that can be read.",
-    "interrupted": "{name} broke off.",
+    "interrupted": "{name} broke the connection off.",
     "busy": "Too many calls to {name} are under way.",
 }
 

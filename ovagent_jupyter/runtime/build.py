@@ -25,9 +25,10 @@ from ovagent_jupyter.storage.history import SessionHistory
 from ovagent_jupyter.storage.redaction import Redactor
 
 if TYPE_CHECKING:
-    from ovagent_jupyter.agent.ask import ModelSource
+    from ovagent_jupyter.agent.ask import Model, ModelSource
     from ovagent_jupyter.execution.transfer import StoreSource
     from ovagent_jupyter.execution.warm import Keeper
+    from ovagent_jupyter.runtime.models import Models
 
 WARM = ("scanpy", "matplotlib.pyplot")
 """What a child imports in the background: the code of every plan begins with it."""
@@ -68,7 +69,7 @@ def build_session(
     *,
     keeper: Keeper | None = None,
     store: StoreSource | None = None,
-    models: ModelSource | None = None,
+    models: Models | None = None,
 ) -> AgentSession:
     """One session with its child, log, notebook and history.
 
@@ -86,7 +87,7 @@ def build_session(
         ConfigError: A grant of the sandbox is refused.
     """
     config = resolved.config
-    redactor = redactor_of(config, os.environ)
+    redactor = Redactor(os.environ)
     directory = paths.sessions_dir(os.environ, config.execution.storage_dir)
     history = SessionHistory(redactor=redactor) if config.history_enabled else None
     recorder = Recorder.at(directory, session_id, redactor, history)
@@ -94,7 +95,8 @@ def build_session(
     executor = build_executor(
         config, lambda event: session.hear(event), caller, ask, keeper=keeper, store=store
     )
-    session = AgentSession(session_id, config, executor, recorder, emit, models=models)
+    source = _learning(models, redactor) if models is not None else None
+    session = AgentSession(session_id, config, executor, recorder, emit, models=source)
     return session
 
 
@@ -130,11 +132,15 @@ def build_executor(
     )
 
 
-def redactor_of(config: AgentConfig, environ: Mapping[str, str]) -> Redactor:
-    """Knows the keys of the environment, and those of the settings."""
-    key, headers = config.llm.api_key, config.llm.headers
-    own = {f"HEADER_{number}_KEY": value for number, value in enumerate(headers.values())}
-    return Redactor({**environ, **own, **({"SETTINGS_KEY": key.reveal()} if key else {})})
+def _learning(models: Models, redactor: Redactor) -> ModelSource:
+    """The same models; their keys are kept out of what is recorded before they are used."""
+
+    def source(config: AgentConfig) -> Model:
+        model = models(config)
+        redactor.learn(model.secrets)
+        return model
+
+    return source
 
 
 def own_folders(storage_dir: Path | None = None) -> tuple[Path, ...]:

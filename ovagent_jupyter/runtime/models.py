@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from ovagent_jupyter.config.llm import Budget, LLMConfig
 from ovagent_jupyter.config.schema import AgentConfig
-from ovagent_jupyter.runtime.build import redactor_of
+from ovagent_jupyter.errors import ConfigError
+from ovagent_jupyter.providers.provider import WireAPI
 from ovagent_jupyter.storage import paths
+from ovagent_jupyter.storage.redaction import Redactor
 
 if TYPE_CHECKING:
     from ovagent_jupyter.config.gateway import GatewayConfig
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from ovagent_jupyter.providers.client import ModelDelta, ModelRequest
     from ovagent_jupyter.providers.connections import Connections
     from ovagent_jupyter.storage.day_ledger import Spent
-    from ovagent_jupyter.storage.redaction import Redactor
 
 
 class ConfiguredModel:
@@ -41,6 +42,11 @@ class ConfiguredModel:
         self.name = llm.model
         self._llm = llm
         self._prices = prices
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Keys, and what headers say, for whoever keeps them out of a file."""
+        return tuple(secret for backend in self.gateway.backends for secret in _secrets(backend))
 
     def call(self, call: Call) -> AsyncGenerator[ModelDelta, None]:
         """The answer as it comes; see ``Gateway.call``."""
@@ -132,9 +138,10 @@ class Models:
 
         limits = config.gateway.timeouts
         timeouts = Timeouts(**{row.name: getattr(limits, row.name) for row in fields(limits)})
-        return backends_of(
+        backends = backends_of(
             config.llm, environ=self._environ, timeouts=timeouts, keyring=installed_keyring()
         )
+        return tuple(map(_as_its_files_say, backends))
 
     def _layers(
         self, config: AgentConfig, backends: tuple[Backend, ...], prices: Prices
@@ -142,7 +149,7 @@ class Models:
         """The layers that need more than their own settings; one that is off is not made."""
         from ovagent_jupyter.gateway.cost import Pricing
 
-        settings, redactor = config.gateway, redactor_of(config, self._environ)
+        settings, redactor = config.gateway, Redactor(self._environ)
         layers: dict[str, Layer] = {"cost": Pricing(prices, backends)}
         if settings.trace.enabled:
             from ovagent_jupyter.gateway.tracing import Tracing
@@ -156,6 +163,7 @@ class Models:
             from ovagent_jupyter.gateway.transforms import Transforms
 
             layers["transforms"] = Transforms(settings.transforms.answer)
+        redactor.learn(secret for backend in backends for secret in _secrets(backend))
         return layers | self._quota(config, prices) | self._kept(settings, backends, redactor)
 
     def _quota(self, config: AgentConfig, prices: Prices) -> dict[str, Layer]:
@@ -199,24 +207,42 @@ class Models:
             from ovagent_jupyter.gateway.variants import Trial, Variant
 
             named = {backend.name: backend for backend in backends}
-            layers["variants"] = Trial(
-                trial.experiment,
-                [
-                    Variant(name=name, share=share, backend=named[name])
-                    for name, share in trial.shares.items()
-                ],
-            )
+            for name in trial.shares.keys() - named.keys():
+                raise ConfigError(
+                    f"variants.shares names {name!r}, which is no backend.",
+                    next_step=f"Use one of {', '.join(named)}.",
+                )
+            variants = [
+                Variant(name=name, share=share, backend=named[name])
+                for name, share in trial.shares.items()
+            ]
+            layers["variants"] = Trial(trial.experiment, variants)
         return layers
+
+
+def _as_its_files_say(backend: Backend) -> Backend:
+    """A model of this machine has the window that its own files name."""
+    if backend.wire_api is not WireAPI.LOCAL:
+        return backend
+    from ovagent_jupyter.providers.local.model_files import describe_model
+
+    found = describe_model(backend.model.id)
+    return backend if found is None else replace(backend, model=found)
+
+
+def _secrets(backend: Backend) -> tuple[str, ...]:
+    return (backend.key.reveal(), *backend.headers.values())
 
 
 def _spent_in(directory: Path, session_id: str) -> Spent:
     """What a session has spent before, as its log tells it."""
+    from ovagent_jupyter.gateway.cost import NOT_ASKED
     from ovagent_jupyter.storage.day_ledger import Spent
     from ovagent_jupyter.storage.usage import read_uses
 
     total = Spent()
     for use in read_uses(directory, session_id):
-        if not use.cached:
+        if not use.cached and use.fault not in NOT_ASKED:
             tokens = use.usage.input_tokens + use.usage.output_tokens
             total += Spent(1, tokens, use.cost or 0.0)
     return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 REDACTED = "[redacted]"
@@ -59,13 +59,17 @@ class Redactor:
     """
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        values = {
-            value
-            for name, value in env.items()
-            if _KEY_NAME.search(name) and len(value) >= _MIN_LENGTH
-        }
-        longest_first = sorted(values, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, longest_first))) if values else None
+        self._values: frozenset[str] = frozenset()
+        self._known: re.Pattern[str] | None = None
+        self.learn(value for name, value in env.items() if _KEY_NAME.search(name))
+
+    def learn(self, keys: Iterable[str]) -> None:
+        """Know these too, from now on; what is shorter than a key is passed over."""
+        values = self._values | {key for key in keys if len(key) >= _MIN_LENGTH}
+        if values != self._values:
+            self._values = values
+            longest_first = sorted(values, key=len, reverse=True)
+            self._known = re.compile("|".join(map(re.escape, longest_first)))
 
     def text(self, text: str) -> str:
         """The text without keys."""

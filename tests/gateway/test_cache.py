@@ -336,9 +336,8 @@ async def test_an_answer_with_a_key_in_it_is_not_kept(tmp_path: Path) -> None:
         await read(through(layer, client, ask(told, **COLD)))
     await read(through(layer, Played([answer("harmless")]), ask(f"my key: {KEY}", **COLD)))
     store.close()
-    rows = (
-        sqlite3.connect(tmp_path / "cache.db").execute("SELECT key, value FROM answers").fetchall()
-    )
+    with closing(sqlite3.connect(tmp_path / "cache.db")) as db:
+        rows = db.execute("SELECT key, value FROM answers").fetchall()
     assert len(rows) == 1
     texts = [zlib.decompress(value).decode() + key for key, value in rows]
     assert "harmless" in texts[0]

@@ -120,8 +120,12 @@ async def _read(gateway: Gateway, *, streamed: bool) -> Outcome:
 
 
 @pytest.fixture(scope="module", autouse=True)
-async def _loaded() -> None:
+def _loaded() -> None:
     """Load the SDKs, which takes longer than a silent service is given below."""
+    asyncio.run(_ask_each_wire())
+
+
+async def _ask_each_wire() -> None:
     made = Connections()
     for wire in SPEECHES:
         steps, headers = good(wire, streamed=True, tools=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from random import Random
 
@@ -210,6 +210,9 @@ async def test_who_reads_slowly_is_not_interrupted_between_two_pieces() -> None:
         for delta in said("a", "b", "c"):
             yield delta
 
+    stream = Deadline(0.01)(call(), lambda _: Played([[end("Hi")]]).stream(request()))
+    async for _ in stream:
+        await asyncio.sleep(0.03)  # the answer is whole: no failure follows
     stream = Deadline(0.01)(call(), pieces)
     assert (await anext(stream)).text == "a"
     await asyncio.sleep(0.05)  # not interrupted, though the time is up meanwhile
@@ -270,6 +273,19 @@ async def test_time_is_up_for_one_call_and_its_task_goes_on() -> None:
     assert task is not None
     assert task.cancelling() == 0
     assert (await read(survivor.stream(request())))[0] == "Hi"
+
+
+async def test_an_interruption_that_is_swallowed_inside_leaves_no_trace() -> None:
+    async def deaf(_: Call) -> AsyncGenerator[ModelDelta, None]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield end("Hi")
+
+    pieces = [delta async for delta in Deadline(0.01)(call(), deaf)]
+    assert len(pieces) == 1
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
 
 
 async def test_any_failure_after_a_part_is_one_interruption_with_that_part() -> None:

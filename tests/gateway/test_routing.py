@@ -149,6 +149,11 @@ async def test_all_failed_is_one_error_with_a_line_for_each() -> None:
     assert error.usage == Usage(3, 3)
 
 
+async def test_who_was_not_asked_does_not_name_the_failure() -> None:
+    trial = Trial(playing(a=fails("unhealthy"), b=fails("server"), c=fails("timeout")))
+    assert (await read_until_failure(trial.stream()))[1].fault == "server"
+
+
 async def test_the_only_one_fails_by_its_own_error() -> None:
     _, error = await read_until_failure(Trial(playing(a=fails("key"))).stream())
     assert (error.what, error.fault) == ("It is key.", "key")

@@ -174,6 +174,16 @@ async def test_nothing_after_the_end_is_not_waited_for(served: Served, quick: Mo
     assert reply.details["unclean_end"] == "TimeoutError"
 
 
+@pytest.mark.slow
+async def test_what_may_follow_the_end_is_not_waited_for_as_long_as_an_answer(
+    served: Served, connections: Connections
+) -> None:
+    patient = Timeouts(connect=5, first_byte=5, between=3600, total=7200)
+    client = client_for(backend_at(served.url, timeouts=patient), connections)
+    served.answer(END, HANG)
+    assert (await collect(client.stream(ask()))).message.text == "All."
+
+
 # -- hanging --------------------------------------------------------------------------------------
 
 

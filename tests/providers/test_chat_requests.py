@@ -14,7 +14,8 @@ from ovagent_jupyter.messages import (
     ToolCall,
     ToolResult,
 )
-from ovagent_jupyter.providers.chat_rendering import is_strict, render_chat
+from ovagent_jupyter.providers.answer_schemas import is_strict
+from ovagent_jupyter.providers.chat_rendering import render_chat
 from ovagent_jupyter.providers.client import AnswerSchema, ToolSchema, collect
 from ovagent_jupyter.providers.connections import Connections
 from ovagent_jupyter.providers.provider import Quirks, WireAPI

@@ -55,6 +55,12 @@ def test_an_event_is_out_with_its_last_byte() -> None:
     assert splitter.feed(b"\ndata: d\n\n") == [("", b"d")]
 
 
+def test_a_carriage_return_ends_a_line_also_where_line_feeds_do() -> None:
+    splitter = EventSplitter()
+    assert splitter.feed(b": ready\n\n") == []
+    assert splitter.feed(b"data: a\rdata: b\n\n") == [("", b"a\nb")]
+
+
 def test_what_is_no_event_is_kept_to_be_told() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b"<html>\n<title>Gateway</title>\n" + b"x\n" * 9000) == []
