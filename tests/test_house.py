@@ -27,9 +27,10 @@ ATTIC_ALLOWED = frozenset({"server/base.py"})
 """jupyter_server's own word for a handler's parent."""
 
 HEAVY = (
-    "aiolimiter", "anndata", "anthropic", "cachetools", "genai_prices", "httpx", "httpx2", "igraph", "ipywidgets", "jupyter_client", "matplotlib",
-    "jiter", "mlx", "nbclient", "nbformat", "numpy", "openai", "opentelemetry", "pandas", "pydantic",
-    "rapidfuzz", "scanpy", "scipy", "sklearn", "sqlalchemy", "zmq",
+    "aiolimiter", "anndata", "anthropic", "cachetools", "genai_prices", "httpx", "httpx2",
+    "huggingface_hub", "igraph", "ipywidgets", "jiter", "jupyter_client", "matplotlib", "mlx",
+    "mlx_lm", "nbclient", "nbformat", "numpy", "openai", "opentelemetry", "pandas", "pydantic",
+    "rapidfuzz", "scanpy", "scipy", "sklearn", "sqlalchemy", "transformers", "zmq",
 )  # fmt: skip
 """Packages that neither the import nor ``%load_ext`` may load."""
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeVar, get_args, get_type_hints
 
-from ovagent_jupyter.config.values import bad, count, members, require_bool, seconds, set_field
+from ovagent_jupyter.config.values import (
+    bad,
+    count,
+    members,
+    pair_of_amounts,
+    require_bool,
+    seconds,
+    set_field,
+    weights,
+)
 
 Strategy = Literal["failover", "round_robin", "least_connections", "weighted"]
 """How one of several backends is chosen.
@@ -138,6 +146,26 @@ class RateConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PricesConfig:
+    """What you pay, where the price lists do not know it."""
+
+    own: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Model, or name of a backend → US dollars for a million tokens read, and written."""
+    allow_unknown: bool = False
+    """Ask models whose price is not known although there is a budget of money."""
+
+    def __post_init__(self) -> None:
+        remedy = 'Use a table such as { "groq/llama" = [0.1, 0.4] }: read, and written.'
+        if not isinstance(self.own, Mapping):
+            raise bad("prices.own", self.own, remedy)
+        found = {name: pair_of_amounts(pair) for name, pair in self.own.items()}
+        if not all(isinstance(name, str) and pair for name, pair in found.items()):
+            raise bad("prices.own", self.own, remedy)
+        set_field(self, "own", found)
+        require_bool("prices.allow_unknown", self.allow_unknown)
+
+
+@dataclass(frozen=True, slots=True)
 class ConcurrencyConfig:
     """How many calls run at once, and who waits."""
 
@@ -166,12 +194,15 @@ class CacheConfig:
     """Answers that are kept in memory."""
     on_disk: bool = False
     """Keep them for the next kernel too."""
+    sampled: bool = False
+    """Keep also answers that were drawn by chance: those without ``temperature = 0``."""
 
     def __post_init__(self) -> None:
         require_bool("cache.enabled", self.enabled)
         set_field(self, "ttl", seconds("cache.ttl", self.ttl))
         set_field(self, "size", count("cache.size", self.size, 1))
         require_bool("cache.on_disk", self.on_disk)
+        require_bool("cache.sampled", self.sampled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +323,8 @@ class GatewayConfig:
     """Which backend is asked."""
     rate: RateConfig = field(default_factory=RateConfig)
     """How fast."""
+    prices: PricesConfig = field(default_factory=PricesConfig)
+    """What it costs."""
     concurrency: ConcurrencyConfig = field(default_factory=ConcurrencyConfig)
     """How many at once."""
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -358,19 +391,3 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """
     if value not in allowed:
         raise bad(name, value, f"Use one of {', '.join(allowed)}.")
-
-
-def weights(name: str, value: object) -> dict[str, float]:
-    """Names with numbers, 0 or more.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    remedy = "Use a table of names with a number each, 0 or more."
-    if not isinstance(value, Mapping):
-        raise bad(name, value, remedy)
-    for key, number in value.items():
-        whole = isinstance(number, int | float) and not isinstance(number, bool)
-        if not isinstance(key, str) or not whole or not math.isfinite(number) or number < 0:
-            raise bad(name, {key: number}, remedy)
-    return {key: float(number) for key, number in value.items()}

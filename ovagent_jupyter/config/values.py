@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ovagent_jupyter.errors import ConfigError
@@ -140,3 +140,27 @@ def members(name: str, value: object, remedy: str) -> tuple[object, ...]:
 def set_field(config: object, name: str, value: object) -> None:
     """Normalise a field of a frozen dataclass while it is being built."""
     object.__setattr__(config, name, value)
+
+
+def weights(name: str, value: object) -> dict[str, float]:
+    """Names with numbers, 0 or more.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    remedy = "Use a table of names with a number each, 0 or more."
+    if not isinstance(value, Mapping):
+        raise bad(name, value, remedy)
+    for key, number in value.items():
+        whole = isinstance(number, int | float) and not isinstance(number, bool)
+        if not isinstance(key, str) or not whole or not math.isfinite(number) or number < 0:
+            raise bad(name, {key: number}, remedy)
+    return {key: float(number) for key, number in value.items()}
+
+
+def pair_of_amounts(value: object) -> tuple[float, ...]:
+    """Two amounts of money; empty where they are none."""
+    if not isinstance(value, list | tuple) or len(value) != len(("read", "written")):
+        return ()
+    fits = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    return tuple(map(float, value)) if fits and all(0 <= v < math.inf for v in value) else ()

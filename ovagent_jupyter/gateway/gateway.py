@@ -131,6 +131,12 @@ class Gateway:
         self._health.forget(backend)
         self._breaker.forget(backend)
 
+    def forgive_keys(self) -> None:
+        """Ask the backends again that have refused a key: it may have been mended since."""
+        for backend in self.backends:
+            if self._health.of(backend.name).shut is not None:
+                self.forgive(backend.name)
+
     async def aclose(self) -> None:
         """Close all clients; calls that still run fail."""
         clients, self._clients = self._clients, {}

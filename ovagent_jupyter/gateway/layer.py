@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from secrets import token_hex
 from typing import Protocol
-from uuid import uuid4
 
 from ovagent_jupyter.events import AgentEvent, Category, Level
 from ovagent_jupyter.providers.backend import Backend
@@ -50,7 +50,7 @@ class Call:
     """By the clock of the gateway, until when an answer is of use; None for no limit."""
     session_id: str = ""
     turn_id: str = ""
-    call_id: str = field(default_factory=lambda: uuid4().hex[:12])
+    call_id: str = field(default_factory=lambda: token_hex(6))
     """The same in every layer and for every attempt: what logs and traces are joined by."""
     attempt: int = 1
     """Which attempt at this backend it is."""

@@ -159,7 +159,7 @@ class Quota:
                 f"{request.model} was not asked: there is a budget of money.",
                 budget="money",
                 why="The price of this model is not known, so that the budget cannot be kept.",
-                next_step="Set its price, use a budget of tokens instead, or allow unknown prices.",
+                next_step="Set gateway.prices.own or allow_unknown, or use a budget of tokens.",
             )
         return Spent(1, usage.input_tokens + usage.output_tokens, price or 0.0)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ovagent_jupyter.providers.catalog import PROVIDER_REGISTRY, Providers
-from ovagent_jupyter.providers.provider import Ability, ModelInfo, ProviderInfo, Quirks
+from ovagent_jupyter.providers.provider import ModelInfo, ProviderInfo, Quirks
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo as PricedModel
@@ -18,8 +18,6 @@ DEFAULT_WINDOW = 128_000
 """Tokens that a model is taken to have whose window nobody tells."""
 DEFAULT_LOCAL_WINDOW = 4_096
 """The same for a model on this machine, where servers start with little."""
-DEFAULT_ABILITIES: frozenset[Ability] = frozenset({"tools"})
-"""What a model is taken to be able to do; one that cannot says so when it is asked."""
 
 _DATE = re.compile(r"[-@:](?:20\d{2}-?\d{2}-?\d{2})$")
 _VERSION = re.compile(r"-\d{1,2}(?:$|[-.@:])")
@@ -128,7 +126,7 @@ def _merged(model_id: str, provider: ProviderInfo, places: list[ModelInfo]) -> M
         max_output=next((row.max_output for row in places if row.max_output is not None), None),
         input_price=priced.input_price if priced else None,
         output_price=priced.output_price if priced else None,
-        abilities=next((row.abilities for row in places if row.abilities), DEFAULT_ABILITIES),
+        abilities=next((row.abilities for row in places if row.abilities), frozenset()),
         wire_api=next((row.wire_api for row in places if row.wire_api is not None), None),
         quirks={key: quirks[key] for key in quirks if key in _QUIRKS},
         retires=next((row.retires for row in places if row.retires), ""),

@@ -75,6 +75,7 @@ class ModelInfo:
     output_price: float | None = None
     """US dollars for a million tokens that are written."""
     abilities: frozenset[Ability] = frozenset()
+    """What it can do; empty where that is not known."""
     wire_api: WireAPI | None = None
     """Where it is not the provider's own."""
     quirks: Mapping[str, object] = field(default_factory=dict)

@@ -83,7 +83,6 @@ class Models:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ
         self._connections: Connections | None = None
-        self._prices: Prices | None = None
         self._made: list[tuple[tuple[LLMConfig, GatewayConfig, Path | None], ConfiguredModel]] = []
 
     def __call__(self, config: AgentConfig) -> ConfiguredModel:
@@ -96,6 +95,8 @@ class Models:
         key = (config.llm, config.gateway, config.execution.storage_dir)
         for known, model in self._made:
             if known == key:
+                # Called once a turn: a user who asks again has had time to mend it.
+                model.gateway.forgive_keys()
                 return model
         model = self._make(config)
         self._made.append((key, model))
@@ -121,7 +122,7 @@ class Models:
         from ovagent_jupyter.providers.wires import client_for
 
         connections = self._connections = self._connections or Connections()
-        prices = self._prices = self._prices or Prices()
+        prices = Prices(config.gateway.prices.own)
         backends = self._backends(config)
         gateway = Gateway(
             backends,
@@ -148,9 +149,10 @@ class Models:
     ) -> dict[str, Layer]:
         """The layers that need more than their own settings; one that is off is not made."""
         from ovagent_jupyter.gateway.cost import Pricing
+        from ovagent_jupyter.gateway.validation import Validation
 
         settings, redactor = config.gateway, Redactor(self._environ)
-        layers: dict[str, Layer] = {"cost": Pricing(prices, backends)}
+        layers: dict[str, Layer] = {"cost": Pricing(prices, backends), "validation": Validation()}
         if settings.trace.enabled:
             from ovagent_jupyter.gateway.tracing import Tracing
 
@@ -181,7 +183,13 @@ class Models:
         directory = paths.sessions_dir(self._environ, config.execution.storage_dir)
         ledger = DayLedger(paths.home_dir(self._environ) / "spent")
         return {
-            "quota": Quota(budgets, prices, ledger=ledger, earlier=partial(_spent_in, directory))
+            "quota": Quota(
+                budgets,
+                prices,
+                ledger=ledger,
+                allow_unpriced=config.gateway.prices.allow_unknown,
+                earlier=partial(_spent_in, directory),
+            )
         }
 
     def _kept(
@@ -202,7 +210,9 @@ class Models:
             answers = paths.cache_dir(self._environ) / "answers.sqlite"
             store = DiskStore(answers) if cache.on_disk else MemoryStore(cache.size, cache.ttl)
             whom = " ".join(f"{backend.name} {backend.url}" for backend in backends)
-            layers["cache"] = ResponseCache(store, ttl=cache.ttl, whom=whom, redactor=redactor)
+            layers["cache"] = ResponseCache(
+                store, ttl=cache.ttl, sampled=cache.sampled, whom=whom, redactor=redactor
+            )
         if trial.experiment:
             from ovagent_jupyter.gateway.variants import Trial, Variant
 

@@ -121,8 +121,11 @@ class Served:
             await self._someone_came.wait()
 
     async def left(self, count: int = 1) -> None:
-        """Wait until that many clients have gone before their answer had ended."""
-        while self.gone < count:
+        """Wait until that many clients have gone before their answer had ended, or all have.
+
+        One that gave up before its request was read has no answer that could have ended.
+        """
+        while self.gone < count and self._tasks:
             self._someone_left.clear()
             await self._someone_left.wait()
 
@@ -130,7 +133,11 @@ class Served:
         # A task of our own: that of asyncio complains of being cancelled.
         task = asyncio.create_task(self._accept(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._someone_left.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

@@ -19,7 +19,7 @@ from tests.providers.asking import ask, backend_at
 from tests.providers.served import CUT, FLOOD, HANG, JSON, PAGE, STREAM, Pause, Served, Step, events
 from tests.providers.test_openai_chat import USAGE, call, delta, failure_of, whole
 
-QUICK = Timeouts(connect=5, first_byte=0.1, between=0.1, total=5)
+QUICK = Timeouts(connect=5, first_byte=0.5, between=0.5, total=10)
 TEXT = events(delta(content="Half an"), delta(content=" ans"))
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from ovagent_jupyter.providers.catalog import PROVIDER_REGISTRY, split_model
 from ovagent_jupyter.providers.model_info import (
-    DEFAULT_ABILITIES,
     DEFAULT_LOCAL_WINDOW,
     DEFAULT_WINDOW,
     known_model,
@@ -121,7 +120,7 @@ def test_windows_of_models_that_are_known(name: str, window: int) -> None:
 def test_an_unknown_model_gets_a_stated_guess(name: str) -> None:
     info = info_of(name)
     assert (info.window, info.window_known) == (DEFAULT_WINDOW, False)
-    assert info.abilities == DEFAULT_ABILITIES
+    assert info.abilities == frozenset()
     assert (info.max_output, info.input_price, info.output_price) == (None, None, None)
 
 
