@@ -27,6 +27,11 @@ class Model(Protocol):
     name: str
     """For people: the model that is asked first."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user has to know of it, told once in a session."""
+        ...
+
     def call(self, call: Call) -> AsyncGenerator[ModelDelta, None]:
         """The answer to one call as it comes; raises ``ProviderError``."""
         ...

@@ -51,12 +51,15 @@ class Check:
     remedy: str = ""
 
 
-async def examine(config: AgentConfig, executor: Executor) -> tuple[Check, ...]:
+async def examine(
+    config: AgentConfig, executor: Executor, *, live: bool = False
+) -> tuple[Check, ...]:
     """All checks, in the order a user reads them.
 
     Args:
         config: The settings in force.
         executor: Started, tried and ended.
+        live: Also ask model services what they serve, which needs the network.
     """
     return (
         Check("✓", "Python", f"{platform.python_version()} on {platform.system()}"),
@@ -65,7 +68,7 @@ async def examine(config: AgentConfig, executor: Executor) -> tuple[Check, ...]:
         *await _child(executor),
         *await _kept_ready(config, executor.isolation),
         *_places(config),
-        *await _models(config),
+        *await _models(config, live=live),
     )
 
 
@@ -121,11 +124,11 @@ def _optional_packages() -> Iterable[Check]:
         yield Check("✓", "steps", f"all {len(STEPS)} steps have their packages")
 
 
-async def _models(config: AgentConfig) -> tuple[Check, ...]:
-    """Whether models can be reached: keys, addresses, proxy; nothing is asked of a service."""
+async def _models(config: AgentConfig, *, live: bool) -> tuple[Check, ...]:
+    """Whether models can be reached: keys, addresses, proxy; asked only when ``live``."""
     from ovagent_jupyter.providers.checks import check_models
 
-    return tuple(Check(*found) for found in await check_models(config, os.environ))
+    return tuple(Check(*found) for found in await check_models(config, os.environ, live=live))
 
 
 async def _child(executor: Executor) -> tuple[Check, ...]:

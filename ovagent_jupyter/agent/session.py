@@ -77,6 +77,7 @@ class AgentSession:
         """Files and folders that requests named, and that the code may read for that."""
         self._models = models
         self._conversation = Conversation()
+        self._told: set[str] = set()
         self._emit = emit
         self._emitter: Emitter | None = None
         self._watch = Watch()
@@ -186,6 +187,10 @@ class AgentSession:
             )
         # In a thread: it reads price lists.
         model = await asyncio.to_thread(self._models, self.config)
+        for note in model.notes:
+            if note not in self._told:
+                self._told.add(note)
+                emit(Category.NOTICE, note, level=Level.WARNING)
         request = self._conversation.request(model, draft.request)
         if draft.request.dry_run:
             return draft.estimated(model.estimate(request))

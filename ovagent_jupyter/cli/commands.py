@@ -73,13 +73,13 @@ def demo(options: argparse.Namespace) -> int:
     return run_demo(Path(options.out))
 
 
-def doctor(_options: argparse.Namespace) -> int:
+def doctor(options: argparse.Namespace) -> int:
     """``ovagent doctor``: what works on this machine."""
     from ovagent_jupyter.loop_thread import LoopThread
     from ovagent_jupyter.runtime import examine_machine
 
     loop = LoopThread()
-    checks = loop.run(examine_machine(settings_in_force().config))
+    checks = loop.run(examine_machine(settings_in_force().config, live=options.live))
     loop.close()
     width = max(len(check.name) for check in checks)
     for check in checks:

@@ -29,7 +29,7 @@ MODES: dict[str, str] = {
 COMMANDS: dict[str, str] = {
     "help": "what you can type",
     "status": "session, child kernel, files, what can be undone",
-    "doctor": "check this machine: packages, child kernel, sandbox, files, keys of models",
+    "doctor": "check this machine and the keys of models: doctor [live] also asks services",
     "models": "models with window, price and abilities: models [PART OF A NAME]",
     "usage": "what models have cost: by model, day and session",
     "policy": "what the code may use: policy [NAME [VALUE]], as in policy read ~/data",
@@ -78,6 +78,8 @@ class Command:
 
 DROP = "drop"
 """Typed after ``checkpoint`` to free one."""
+LIVE = "live"
+"""Typed after ``doctor`` to ask model services too."""
 RESET = "reset"
 """Typed after ``policy`` to take back what was typed."""
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.config.sources import Source
-from ovagent_jupyter.notebook.arguments import COMMANDS, MODES, Command, parser
+from ovagent_jupyter.errors import ConfigError
+from ovagent_jupyter.notebook.arguments import COMMANDS, LIVE, MODES, Command, parser
 from ovagent_jupyter.notebook.markdown import seconds
 from ovagent_jupyter.notebook.policy import Policy
 from ovagent_jupyter.notebook.shown import Shown, Traceback
@@ -123,11 +124,15 @@ class Commands:
         note = "%ovagent policy shows the sandbox; settings that are not listed have their default."
         return Shown("Status", ("what", "is"), tuple(rows), note)
 
-    def _doctor(self, _argument: str) -> Shown:
+    def _doctor(self, argument: str) -> Shown:
         from ovagent_jupyter.runtime import examine_machine
 
+        if argument not in {"", LIVE}:
+            raise ConfigError(
+                f"The doctor does not know {argument!r}.", next_step=f"See %ovagent doctor {LIVE}."
+            )
         config = self._runtime.settings(self._traits()).config
-        checks = self._runtime.loop.run(examine_machine(config))
+        checks = self._runtime.loop.run(examine_machine(config, live=argument == LIVE))
         rows = tuple((check.mark, check.name, check.finding, check.remedy) for check in checks)
         bad = sum(check.mark == "✗" for check in checks)
         title = f"{bad} problem{'s' * (bad != 1)}" if bad else "All is well"

@@ -155,10 +155,15 @@ def own_folders(storage_dir: Path | None = None) -> tuple[Path, ...]:
     )
 
 
-async def examine_machine(config: AgentConfig) -> tuple[Check, ...]:
-    """What works on this machine, tried with a child of its own."""
+async def examine_machine(config: AgentConfig, *, live: bool = False) -> tuple[Check, ...]:
+    """What works on this machine, tried with a child of its own.
+
+    Args:
+        config: The settings in force.
+        live: Also ask model services what they serve.
+    """
     executor = build_executor(config, nobody_watches, CallerThread())
-    return await examine(config, executor)
+    return await examine(config, executor, live=live)
 
 
 def nobody_watches(_event: AgentEvent) -> None:

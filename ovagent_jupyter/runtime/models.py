@@ -44,6 +44,16 @@ class ConfiguredModel:
         self._prices = prices
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which windows are guesses."""
+        return tuple(
+            f"The window of {backend.model.id} is not known: {backend.model.window:,} tokens are "
+            "assumed."
+            for backend in self.gateway.backends
+            if not backend.model.window_known
+        )
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Keys, and what headers say, for whoever keeps them out of a file."""
         return tuple(secret for backend in self.gateway.backends for secret in _secrets(backend))

@@ -27,6 +27,7 @@ class Model:
     """A model that says what was written down; it keeps the calls."""
 
     name = "scripted-1"
+    notes = ("Its window is not known.",)
 
     def __init__(self, *replies: Scripted) -> None:
         self.client = ScriptedClient(replies)
@@ -67,6 +68,14 @@ async def test_an_answer_is_told_piece_by_piece(build: Build, events: list[Agent
     assert turn.model == "scripted-1"
     assert executor.calls == []
     assert {call.turn_id for call in model.calls} == {turn.turn_id}
+
+
+async def test_what_is_guessed_is_told_once(build: Build, events: list[AgentEvent]) -> None:
+    session, _ = session_with(build, Model("One.", "Two."))
+    for question in ("first?", "second?"):
+        await session.run(TurnRequest(text=question, mode="ask"))
+    told = [event.message for event in events if event.category is Category.NOTICE]
+    assert told == ["Its window is not known."]
 
 
 async def test_the_model_is_told_of_the_data_and_of_no_values(build: Build) -> None:
