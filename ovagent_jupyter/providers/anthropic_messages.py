@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.providers.anthropic_reading import MessageReader
 from ovagent_jupyter.providers.anthropic_rendering import body_of
 from ovagent_jupyter.providers.backend import Backend
-from ovagent_jupyter.providers.client import ModelDelta, ModelRequest
-from ovagent_jupyter.providers.connections import Address, Connections
-from ovagent_jupyter.providers.exchange import SdkAnswer, Wire, exchange
+from ovagent_jupyter.providers.client import ModelRequest
+from ovagent_jupyter.providers.connections import Address
+from ovagent_jupyter.providers.exchange import SdkAnswer, Wire, WireClient
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -66,27 +65,7 @@ def _send(
     )
 
 
-_WIRE = Wire(make=_make, send=_send, decoder=MessageReader)
+class AnthropicMessagesClient(WireClient):
+    """A model behind the Messages wire."""
 
-
-class AnthropicMessagesClient:
-    """A model behind the Messages wire.
-
-    Args:
-        backend: Whom it asks.
-        connections: Where its connections are kept.
-    """
-
-    def __init__(self, backend: Backend, connections: Connections) -> None:
-        self._backend = backend
-        self._connections = connections
-
-    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta, None]:
-        """The answer as it comes; closing it ends the call.
-
-        Raises:
-            ConfigError: The backend's address cannot be used.
-            StreamInterrupted: The answer broke off after a part of it had come.
-            ProviderError: The service failed before.
-        """
-        return exchange(_WIRE, self._backend, self._connections, request)
+    wire = Wire(make=_make, send=_send, decoder=MessageReader)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from jiter import from_json
 
@@ -103,6 +103,32 @@ class Wire(Generic[ClientT]):
     """Sends a request by it, with ``with_streaming_response`` also where it is not streamed."""
     decoder: Callable[[Assembly], Decoder]
     """Reads the answer."""
+
+
+class WireClient:
+    """A model behind one of the wires over HTTP.
+
+    Args:
+        backend: Whom it asks.
+        connections: Where its connections come from.
+    """
+
+    wire: ClassVar[Wire[Any]]
+    """How it speaks."""
+
+    def __init__(self, backend: Backend, connections: Connections) -> None:
+        self.backend = backend
+        self._connections = connections
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelDelta, None]:
+        """The answer as it comes; closing it ends the call.
+
+        Raises:
+            ConfigError: The backend's address cannot be used.
+            StreamInterrupted: The answer broke off after a part of it had come.
+            ProviderError: The service failed before.
+        """
+        return exchange(self.wire, self.backend, self._connections, request)
 
 
 async def exchange(

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, cast
 
 from ovagent_jupyter.providers.backend import Backend
 from ovagent_jupyter.providers.chat_reading import ChatReader
 from ovagent_jupyter.providers.chat_rendering import render_chat
-from ovagent_jupyter.providers.client import ModelDelta, ModelRequest
-from ovagent_jupyter.providers.connections import Connections
-from ovagent_jupyter.providers.exchange import SdkAnswer, Wire, exchange
+from ovagent_jupyter.providers.client import ModelRequest
+from ovagent_jupyter.providers.exchange import SdkAnswer, Wire, WireClient
 from ovagent_jupyter.providers.openai_sdk import call_options, make_openai
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-
-
-class ChatCompletionsClient:
-    """Asks one backend.
-
-    Args:
-        backend: Whom it asks.
-        connections: Where its connections come from.
-    """
-
-    def __init__(self, backend: Backend, connections: Connections) -> None:
-        self.backend = backend
-        self._connections = connections
-
-    def stream(self, request: ModelRequest) -> AsyncIterator[ModelDelta]:
-        """The answer as it comes.
-
-        Raises:
-            ConfigError: The backend's address cannot be used.
-            StreamInterrupted: The stream broke off after a part of the answer; it has that part.
-            ProviderError: The service failed before.
-        """
-        return exchange(_WIRE, self.backend, self._connections, request)
 
 
 def _send(
@@ -55,4 +30,7 @@ def _send(
     return cast(AbstractAsyncContextManager[SdkAnswer], sending)
 
 
-_WIRE = Wire(make=make_openai, send=_send, decoder=ChatReader)
+class ChatCompletionsClient(WireClient):
+    """A model behind the chat-completions wire."""
+
+    wire = Wire(make=make_openai, send=_send, decoder=ChatReader)
