@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from ovagent_jupyter.execution.executor import ExecutionResult
 from ovagent_jupyter.execution.handover.exchange import TOKEN, Exchange
 
 if TYPE_CHECKING:
-    from ovagent_jupyter.execution.handover import Changes, Handed, HandoverReport, Saved, Store
+    from ovagent_jupyter.execution.handover import Changes, HandoverReport, Saved, Store
     from ovagent_jupyter.execution.handover.export import Message
     from ovagent_jupyter.execution.handover.sealed import Segment
 
@@ -51,13 +51,6 @@ class _Sent:
     def held(self) -> Mapping[Segment, int]:
         """The segments that the other side has."""
         return self.message.held if self.message is not None else {}
-
-    def handed(self) -> Handed:
-        """The same, as an answer is read against it."""
-        from ovagent_jupyter.execution.handover import Handed
-
-        blobs = self.message.blobs if self.message is not None else ()
-        return Handed(self.saved, blobs, self.live)
 
 
 class Transfer:
@@ -119,18 +112,13 @@ class Transfer:
         token = secrets.token_bytes(TOKEN)
         side.exchange.clear()
         names, wanted = tuple(self._sent.saved), tuple(outputs)
-        # Both sides look through their own memory, at the same time.
-        looking = asyncio.ensure_future(asyncio.to_thread(self._sent.handed().changed_since))
-        try:
-            await self._call(
-                SEND,
-                f"send(globals(), {names!r}, {wanted!r}, {side.exchange.end}, {token.hex()!r}, "
-                f"disk={str(side.disk)!r}, cap={side.memory!r})",
-            )
-        finally:
-            await asyncio.wait({looking})
+        await self._call(
+            SEND,
+            f"send(globals(), {names!r}, {wanted!r}, {side.exchange.end}, {token.hex()!r}, "
+            f"disk={str(side.disk)!r}, cap={side.memory!r})",
+        )
         answer = side.exchange.fetch(token)
-        return await asyncio.to_thread(self._read, answer, wanted, looking.result())
+        return await asyncio.to_thread(self._read, answer, wanted)
 
     def _compose(self, objects: Mapping[str, object]) -> tuple[dict[str, Saved], Message, int]:
         """Save the objects and make the message; also how many bytes were newly written."""
@@ -142,10 +130,12 @@ class Transfer:
         sendable = [each for each in saved.values() if each.slots]
         return saved, compose(sendable, self._sent.held, store.disk), store.written - before
 
-    def _read(self, answer: int, outputs: tuple[str, ...], changed: frozenset[str]) -> Changes:
-        from ovagent_jupyter.execution.handover import read_changes
+    def _read(self, answer: int, outputs: tuple[str, ...]) -> Changes:
+        from ovagent_jupyter.execution.handover import Handed, read_changes
 
-        handed = replace(self._sent.handed(), changed=changed)
+        sent = self._sent
+        blobs = sent.message.blobs if sent.message is not None else ()
+        handed = Handed(sent.saved, blobs, sent.live)
         return read_changes(answer, handed, self._the_store(), outputs=outputs)
 
     def _the_store(self) -> Store:

@@ -49,14 +49,7 @@ class Handed:
     blobs: Sequence[Blob] = ()
     """What was sent of them, by the numbers that the child knows."""
     live: Mapping[str, object] = field(default_factory=dict)
-    """The user's own objects."""
-    changed: Collection[str] = frozenset()
-    """Names of those that are not any more what was handed over."""
-
-    def changed_since(self) -> frozenset[str]:
-        """Names of the user's objects that are not any more what was handed over."""
-        live = self.live.items()
-        return frozenset(name for name, value in live if self.saved[name].differs(value))
+    """The user's own objects, which may have changed meanwhile."""
 
 
 def read_changes(
@@ -93,7 +86,11 @@ def read_changes(
         raise
     except Exception as error:
         raise malformed(shown(f"{type(error).__name__}: {error}")) from error
-    meanwhile = tuple(name for name in reading.objects if name in handed.changed)
+    meanwhile = tuple(
+        name
+        for name in reading.objects
+        if name in handed.live and handed.saved[name].differs(handed.live[name])
+    )
     return Changes(reading.objects, tuple(reading.diffs), tuple(reading.left), meanwhile)
 
 

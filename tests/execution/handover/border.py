@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,5 +71,4 @@ class Border:
     def run(self, code: str, outputs: Sequence[str] = (), *, discover: bool = False) -> Changes:
         """Run code on the child's side and fetch what it changed."""
         exec(code, self.namespace)
-        handed = replace(self.handed, changed=self.handed.changed_since())
-        return read_changes(self.answer(outputs, discover=discover), handed, self.store)
+        return read_changes(self.answer(outputs, discover=discover), self.handed, self.store)
