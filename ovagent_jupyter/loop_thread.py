@@ -174,7 +174,8 @@ class LoopThread:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None:
+            # In a fork of this process the loop is there, and nobody who runs it.
+            if self._loop is None or not self.running:
                 self._loop = asyncio.new_event_loop()
                 # ipykernel 7.0 finds the cell a thread prints for through its context.
                 context = contextvars.copy_context()

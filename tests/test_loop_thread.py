@@ -142,3 +142,20 @@ def test_a_handler_of_the_users_own_stays() -> None:
         signal.signal(signal.SIGINT, before)
     assert seen == [True]
     loop.close()
+
+
+def test_a_fork_has_a_loop_of_its_own() -> None:
+    loop = LoopThread()
+    loop.run(asyncio.sleep(0))
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        loop.run(asyncio.sleep(0))
+        os.write(write, b"done")
+        os._exit(0)
+    os.close(write)
+    assert os.read(read, 9) == b"done"
+    os.close(read)
+    os.waitpid(pid, 0)
+    loop.close()

@@ -28,8 +28,6 @@ _PART = re.compile(
 _TIMES = {"": 1, "k": 1_000, "m": 1_000_000}
 _AS_IN = "Write it as in '5 requests, 200k tokens, $0.50'; any of the three may be left out."
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-"""Names of this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +119,9 @@ class LLMConfig:
     """None is the service's own; left out where a model takes none."""
     headers: Mapping[str, str] = field(default_factory=Headers)
     """Sent with every call of the model, and no other's; only their names are shown."""
+    key_for: tuple[str, str] | None = None
+    """Model and endpoint that key and headers are for, where a notebook names another; no setting.
+    """
     budget_turn: Budget = field(default_factory=Budget)
     """What one turn may spend, such as ``"5 requests, 200k tokens, $0.50"``."""
     budget_session: Budget = field(default_factory=Budget)
@@ -147,16 +148,18 @@ class LLMConfig:
 
 
 def model_name(name: str, value: object) -> str:
-    """The name of a model: text without spaces; a URL has to be one, without a password.
+    """The name of a model: text on one line; a URL has to be one, without a password.
 
-    Whether the model exists is seen when it is asked.
+    Spaces may stand in the path of a folder, as in ``mlx//data/my models/small``. Whether the model exists is seen when it is asked.
 
     Raises:
         ConfigError: It is none.
     """
     remedy = "Use the name of a model, such as 'claude-…', 'groq/…' or 'offline'."
-    if not isinstance(value, str) or not value or any(map(str.isspace, value)):
+    if not isinstance(value, str) or not value or not value.isprintable() or value != value.strip():
         raise bad(name, value, remedy)
+    if " " in value and ("/" not in value or "://" in value):
+        raise bad(name, value, remedy, "Only the path of a folder has spaces in it.")
     if "://" in value:
         address(name, value.partition("#")[0])
     return value
@@ -199,8 +202,13 @@ def address(name: str, value: object, *, why: str = "") -> str:
 
 def is_loopback(url: str) -> bool:
     """Whether an address is on this machine."""
+    from ipaddress import ip_address  # loading the extension needs it not
+
     host = urlsplit(url).hostname or ""
-    return host in LOOPBACK or host.startswith("127.") or host.endswith(".localhost")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name, which may lead anywhere: 127.example.org
+        return False
 
 
 def _key(value: object) -> Secret | None:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ovagent_jupyter.config.llm import LLMConfig
 from ovagent_jupyter.config.loosening import loosens, written_value
 from ovagent_jupyter.config.schema import (
     FIELDS,
@@ -131,10 +132,13 @@ def resolve(
         for name, found in layer.items():
             _attributed(found.origin, from_flat, {name: found.value})
     in_a_notebook = {Source.TRAITLETS, Source.FLAGS} if notebook else {Source.TRAITLETS}
-    _require_tighter(layers, in_a_notebook)
+    base = _by_the_user(layers, in_a_notebook)
+    _require_tighter(layers, in_a_notebook, base)
     winners = _merged(layers.values())
     default = Origin(Source.DEFAULT)
     config = from_flat({name: found.value for name, found in winners.items()})
+    if any(winners[n].origin.source not in in_a_notebook for n in _SENT if n in winners):
+        config = replace(config, llm=_keyed(config.llm, base.llm))
     if table is not None:
         config = replace(config, gateway=_attributed(origin, _gateway, {GATEWAY: table}))
     provenance = {
@@ -157,16 +161,34 @@ def _merged(layers: Iterable[Mapping[str, _Found]]) -> dict[str, _Found]:
     return merged
 
 
-def _require_tighter(
+_SENT = ("api_key", "headers")
+"""What goes to a service with each call."""
+
+
+def _keyed(llm: LLMConfig, base: LLMConfig) -> LLMConfig:
+    """Settings whose key goes where the user meant it to, whatever a notebook asks."""
+    meant = (base.model, base.endpoint)
+    return llm if (llm.model, llm.endpoint) == meant else replace(llm, key_for=meant)
+
+
+def _by_the_user(
     layers: Mapping[Source, Mapping[str, _Found]], in_a_notebook: Collection[Source]
+) -> AgentConfig:
+    """The settings without what a notebook says."""
+    found = _merged(layer for source, layer in layers.items() if source not in in_a_notebook)
+    return from_flat({name: each.value for name, each in found.items()})
+
+
+def _require_tighter(
+    layers: Mapping[Source, Mapping[str, _Found]],
+    in_a_notebook: Collection[Source],
+    base: AgentConfig,
 ) -> None:
     """Check that a notebook loosens nothing that the user has set, or left at its default.
 
     Raises:
         ConfigError: It does.
     """
-    by_the_user = _merged(layer for source, layer in layers.items() if source not in in_a_notebook)
-    base = from_flat({name: found.value for name, found in by_the_user.items()})
     for source in in_a_notebook:
         for name, found in layers[source].items():
             if loosens(name, found.value, base):

@@ -14,6 +14,7 @@ from ovagent_jupyter.providers.catalog import (
     PROVIDER_REGISTRY,
     Providers,
     get_provider,
+    misspelt,
     provider_at,
     split_model,
 )
@@ -23,6 +24,8 @@ from ovagent_jupyter.providers.provider import ModelInfo, ProviderInfo, WireAPI
 
 BEARER_TOKENS = frozenset({"ANTHROPIC_AUTH_TOKEN", "AZURE_OPENAI_AD_TOKEN"})
 """Variables whose text is a token for the header Authorization, not a key."""
+ENDPOINT = "OVAGENT_ENDPOINT"
+"""Variable of the setting ``endpoint``."""
 _OLLAMA_PORT = 11434
 _ALL_INTERFACES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - where it listens; asked at loopback
 
@@ -39,6 +42,7 @@ def resolve_backend(
     override: ModelInfo | None = None,
     discovered: Iterable[ModelInfo] = (),
     providers: Providers = PROVIDER_REGISTRY,
+    own_key: bool = True,
 ) -> Backend:
     """Where a model is asked.
 
@@ -55,6 +59,7 @@ def resolve_backend(
         override: What the user says of the model.
         discovered: What the service told of its models.
         providers: The table.
+        own_key: Whether the settings' own key would be its key, for the error where there is none.
 
     Raises:
         ProviderError: No provider is known, no model is named, or there is no key.
@@ -66,7 +71,8 @@ def resolve_backend(
         raise _no_model(model, provider)
     key = find_key(provider, environ=environ, explicit=api_key, keyring=keyring)
     if not key and needs_key(provider):
-        raise missing_key(provider, keyring=keyring is not None)
+        meant = misspelt(provider, model_id, providers)
+        raise missing_key(provider, keyring=keyring is not None, own=own_key, meant=meant)
     sent = dict(headers or {})
     if key.source in BEARER_TOKENS:
         # The wires send a key in the header of keys, and this is none.
@@ -81,8 +87,15 @@ def resolve_backend(
         base_url=base_url,
         key=key,
         headers=Headers(sent),
+        endpoint_from=_endpoint_from(endpoint, environ),
         timeouts=timeouts or Timeouts(),
     )
+
+
+def _endpoint_from(endpoint: str, environ: Mapping[str, str]) -> str:
+    """Where the setting is from, as far as one can tell here."""
+    variable = environ.get(ENDPOINT, "").strip().rstrip("/")
+    return "" if not endpoint else ENDPOINT if endpoint.rstrip("/") == variable else "the settings"
 
 
 def _place(
@@ -95,7 +108,27 @@ def _place(
     provider, model_id = split_model(model, providers)
     if "://" in model:
         return provider, model_id, provider.base_url
+    if provider.wire_api is WireAPI.LOCAL and model_id:
+        provider, model_id = _one_of_this_machine(provider, model_id, providers)
     return provider, model_id, base_url_of(provider, environ)
+
+
+def _one_of_this_machine(
+    provider: ProviderInfo, model_id: str, providers: Providers
+) -> tuple[ProviderInfo, str]:
+    """The same model by one name, however its folder was written: usage is counted by it."""
+    from ovagent_jupyter.providers.local.runner import choose_runner, one_name, runners
+
+    if provider.id not in runners():
+        try:
+            choice = choose_runner(model_id)
+        except ProviderError:
+            return provider, model_id  # told of when it is asked
+        chosen = providers.get(choice.runner)
+        if chosen is None or chosen.wire_api is not WireAPI.LOCAL:
+            return provider, model_id
+        provider, model_id = chosen, choice.model_id
+    return provider, one_name(model_id)
 
 
 def backends_of(
@@ -140,17 +173,30 @@ def backend_of(
         ConfigError: As ``resolve_backend``.
     """
     first = name == llm.model
-    keyed = first or (not llm.endpoint and _same_provider(name, llm.model, providers))
+    keyed = _is_keyed(llm, name, providers)
     return resolve_backend(
         name,
         api_key=llm.api_key if keyed else None,
         endpoint=llm.endpoint if first else "",
-        headers=llm.headers if first else None,
+        headers=llm.headers if first and keyed else None,
         environ=environ,
         timeouts=timeouts,
         keyring=keyring,
         providers=providers,
+        own_key=keyed,
     )
+
+
+def _is_keyed(llm: LLMConfig, name: str, providers: Providers) -> bool:
+    """Whether the key of the settings is for a model."""
+    first = name == llm.model
+    if llm.key_for is None:
+        return first or (not llm.endpoint and _same_provider(name, llm.model, providers))
+    # A notebook has named another model than the user: their key goes to their own service.
+    model, endpoint = llm.key_for
+    if endpoint or (first and llm.endpoint):
+        return first and llm.endpoint == endpoint
+    return model != OFFLINE and _same_provider(name, model, providers)
 
 
 def _same_provider(one: str, other: str, providers: Providers) -> bool:

@@ -135,8 +135,8 @@ def build_executor(
 def _learning(models: Models, redactor: Redactor) -> ModelSource:
     """The same models; their keys are kept out of what is recorded before they are used."""
 
-    def source(config: AgentConfig) -> Model:
-        model = models(config)
+    def source(config: AgentConfig, *, dry: bool = False) -> Model:
+        model = models(config, dry=dry)
         redactor.learn(model.secrets)
         return model
 

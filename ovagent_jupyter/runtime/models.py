@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ovagent_jupyter.config.llm import Budget, LLMConfig
 from ovagent_jupyter.config.schema import AgentConfig
-from ovagent_jupyter.errors import ConfigError
+from ovagent_jupyter.config.secret import Secret
+from ovagent_jupyter.errors import ConfigError, ProviderError
 from ovagent_jupyter.providers.provider import WireAPI
 from ovagent_jupyter.storage import paths
 from ovagent_jupyter.storage.redaction import Redactor
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from ovagent_jupyter.storage.day_ledger import Spent
 
 
+KEPT = 8
+"""Gateways that are kept, each of other settings; they share their connections."""
+
+
 class ConfiguredModel:
     """A gateway with what the settings say of each request.
 
@@ -35,23 +40,33 @@ class ConfiguredModel:
         gateway: Who answers.
         llm: The settings.
         prices: What it costs.
+        left_out: Which backups are not asked, and why.
     """
 
-    def __init__(self, gateway: Gateway, llm: LLMConfig, prices: Prices) -> None:
+    def __init__(
+        self, gateway: Gateway, llm: LLMConfig, prices: Prices, left_out: tuple[str, ...] = ()
+    ) -> None:
         self.gateway = gateway
         self.name = llm.model
         self._llm = llm
         self._prices = prices
+        self._left_out = left_out
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Which windows are guesses."""
-        return tuple(
+        """Which backups are not asked, and which windows are guesses."""
+        guesses = (
             f"The window of {backend.model.id} is not known: {backend.model.window:,} tokens are "
             "assumed."
             for backend in self.gateway.backends
             if not backend.model.window_known
         )
+        return (*self._left_out, *guesses)
+
+    @property
+    def window(self) -> int:
+        """Tokens that a conversation may have."""
+        return self.gateway.backends[0].model.window
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -95,13 +110,20 @@ class Models:
         self._connections: Connections | None = None
         self._made: list[tuple[tuple[LLMConfig, GatewayConfig, Path | None], ConfiguredModel]] = []
 
-    def __call__(self, config: AgentConfig) -> ConfiguredModel:
+    def __call__(self, config: AgentConfig, *, dry: bool = False) -> ConfiguredModel:
         """The model of these settings, and its backups.
+
+        Args:
+            config: The settings.
+            dry: Only for an estimate: it needs no key, and cannot be asked.
 
         Raises:
             ProviderError: A model is not known, or has no key.
             ConfigError: An address cannot be used.
         """
+        if dry and not config.llm.api_key:
+            llm = replace(config.llm, api_key=Secret("not-asked"), backups=())
+            return self._make(replace(config, llm=llm))
         key = (config.llm, config.gateway, config.execution.storage_dir)
         for known, model in self._made:
             if known == key:
@@ -109,12 +131,14 @@ class Models:
                 model.gateway.forgive_keys()
                 return model
         model = self._make(config)
-        self._made.append((key, model))
+        self._made = [*self._made[1 - KEPT :], (key, model)]
         return model
 
     def state(self) -> list[tuple[str, str]]:
         """How the layers and backends are that were used, for ``status``."""
-        return [row for _, model in self._made for row in model.gateway.state()]
+        # A model that was asked in several ways has a row for the last of them.
+        rows = {row[0]: row for _, model in self._made for row in model.gateway.state()}
+        return list(rows.values())
 
     async def aclose(self) -> None:
         """End all connections; safe to call twice."""
@@ -133,26 +157,41 @@ class Models:
 
         connections = self._connections = self._connections or Connections()
         prices = Prices(config.gateway.prices.own)
-        backends = self._backends(config)
+        backends, left_out = self._backends(config)
         gateway = Gateway(
             backends,
             lambda backend: client_for(backend, connections),
             config.gateway,
             layers=self._layers(config, backends, prices),
         )
-        return ConfiguredModel(gateway, config.llm, prices)
+        return ConfiguredModel(gateway, config.llm, prices, left_out)
 
-    def _backends(self, config: AgentConfig) -> tuple[Backend, ...]:
+    def _backends(self, config: AgentConfig) -> tuple[tuple[Backend, ...], tuple[str, ...]]:
+        """Whom to ask, and what a user has to know of whom not."""
         from ovagent_jupyter.providers.backend import Timeouts
         from ovagent_jupyter.providers.credentials import installed_keyring
-        from ovagent_jupyter.providers.resolve import backends_of
+        from ovagent_jupyter.providers.resolve import backend_of
 
-        limits = config.gateway.timeouts
+        limits, llm = config.gateway.timeouts, config.llm
         timeouts = Timeouts(**{row.name: getattr(limits, row.name) for row in fields(limits)})
-        backends = backends_of(
-            config.llm, environ=self._environ, timeouts=timeouts, keyring=installed_keyring()
-        )
-        return tuple(map(_as_its_files_say, backends))
+        found: list[Backend] = []
+        left_out: list[str] = []
+        for name in dict.fromkeys((llm.model, *llm.backups)):
+            try:
+                backend = backend_of(
+                    llm,
+                    name,
+                    environ=self._environ,
+                    timeouts=timeouts,
+                    keyring=installed_keyring(),
+                )
+            except ProviderError as error:
+                if not found:  # the model itself, and not a backup
+                    raise
+                left_out.append(f"The backup {name} is left out: {error.what}")
+            else:
+                found.append(_as_its_files_say(backend))
+        return tuple(found), tuple(left_out)
 
     def _layers(
         self, config: AgentConfig, backends: tuple[Backend, ...], prices: Prices

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from ovagent_jupyter.agent.ask import ModelSource
 from ovagent_jupyter.agent.session import AgentSession
 from ovagent_jupyter.agent.turn import TurnRequest, TurnStatus
 from ovagent_jupyter.config.schema import AgentConfig
 from ovagent_jupyter.errors import ConfigError, ProviderError, StreamInterrupted
 from ovagent_jupyter.events import AgentEvent, Category
 from ovagent_jupyter.gateway.layer import Call
-from ovagent_jupyter.messages import Message, TextPart, Usage
+from ovagent_jupyter.messages import Message, TextPart, ToolCall, Usage
 from ovagent_jupyter.providers.client import ModelDelta, ModelRequest
 from ovagent_jupyter.testing.fake_executor import FakeExecutor
 from ovagent_jupyter.testing.scripted_client import Scripted, ScriptedClient
@@ -28,6 +27,7 @@ class Model:
 
     name = "scripted-1"
     notes = ("Its window is not known.",)
+    window = 100_000
 
     def __init__(self, *replies: Scripted) -> None:
         self.client = ScriptedClient(replies)
@@ -51,7 +51,10 @@ class Model:
 def session_with(build: Build, model: Model) -> tuple[AgentSession, FakeExecutor]:
     """A session whose settings name that model."""
     executor = FakeExecutor()
-    source: ModelSource = lambda _config: model  # noqa: E731
+
+    def source(_config: AgentConfig, *, dry: bool = False) -> Model:
+        return model
+
     config = AgentConfig.from_flat_kwargs(model="scripted-1")
     return build(executor, config, source), executor
 
@@ -99,6 +102,24 @@ async def test_a_session_remembers_what_was_said(build: Build) -> None:
     await session.run(TurnRequest(text="second?", mode="ask"))
     told = [message.text for message in model.client.requests[1].messages[1:]]
     assert told == ["first?", "One.", "second?"]
+
+
+async def test_a_small_window_forgets_the_oldest(build: Build) -> None:
+    model = Model("A word. " * 400, "Two.", "Three.")
+    model.window = 1500
+    session, _ = session_with(build, model)
+    for question in ("first?", "second?", "third?"):
+        await session.run(TurnRequest(text=question, mode="ask"))
+    told = [message.text for message in model.client.requests[2].messages[1:]]
+    assert told == ["second?", "Two.", "third?"]
+
+
+async def test_a_wish_for_a_tool_is_told(build: Build, events: list[AgentEvent]) -> None:
+    session, _ = session_with(build, Model(ToolCall("1", "run_code", {"code": "1"})))
+    turn = await session.run(TurnRequest(text="run it", mode="ask"))
+    assert turn.answer
+    told = [event.message for event in events if event.category is Category.NOTICE]
+    assert any("run_code" in message for message in told)
 
 
 async def test_the_log_holds_the_answer_once_and_no_pieces(build: Build) -> None:

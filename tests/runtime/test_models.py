@@ -16,7 +16,7 @@ from ovagent_jupyter.errors import BudgetExceeded, ConfigError, ProviderError
 from ovagent_jupyter.gateway.layer import Call
 from ovagent_jupyter.messages import Message, TextPart
 from ovagent_jupyter.providers.client import AnswerSchema, ModelRequest, Reply, collect
-from ovagent_jupyter.runtime.models import ConfiguredModel, Models
+from ovagent_jupyter.runtime.models import KEPT, ConfiguredModel, Models
 from ovagent_jupyter.storage.day_ledger import DayLedger
 from tests.providers.served import Served
 
@@ -142,3 +142,24 @@ async def test_a_backup_answers_when_the_first_fails(server: Served, models: Mod
     model = models(config)
     assert [backend.name.partition("/")[0] for backend in model.gateway.backends][1] == "groq"
     assert "routing" in model.gateway.order
+
+
+async def test_a_backup_without_a_key_is_left_out_and_named(server: Served, models: Models) -> None:
+    server.answer(said("yes"))
+    model = models(settings(server, {"backups": ["gpt-5", "groq/llama"]}))
+    assert len(model.gateway.backends) == 2
+    assert [note for note in model.notes if "gpt-5" in note and "key" in note]
+    assert (await asked(model)).message.text == "yes"
+
+
+def test_an_estimate_needs_no_key(models: Models) -> None:
+    config = AgentConfig(llm=LLMConfig(model="gpt-5.1", max_output_tokens=1000))
+    with pytest.raises(ProviderError, match="key"):
+        models(config)
+    assert "$" in models(config, dry=True).estimate(REQUEST)
+
+
+def test_only_so_many_gateways_are_kept(server: Served, models: Models) -> None:
+    for number in range(1, 20):
+        models(settings(server, {"max_output_tokens": number}))
+    assert len(models._made) <= KEPT

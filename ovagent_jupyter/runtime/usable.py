@@ -1,0 +1,95 @@
+"""Settings without those that cannot be used, and how each of these is undone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ovagent_jupyter.config.schema import FIELDS, AgentConfig, Field
+from ovagent_jupyter.config.sources import Resolved, resolve
+from ovagent_jupyter.errors import ConfigError
+from ovagent_jupyter.storage import paths
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """Settings that can be used, and what is wrong with the others."""
+
+    resolved: Resolved
+    """What holds without the settings that cannot be used."""
+    problems: tuple[ConfigError, ...] = ()
+    """One for each of them; its next step says how to undo it."""
+
+
+def usable_settings(
+    traits: Mapping[str, object] | None = None,
+    *,
+    profile: Mapping[str, object] | None = None,
+    granted: Mapping[str, object] | None = None,
+) -> Usable:
+    """The settings of this process; what cannot be used is left out and told.
+
+    Args:
+        traits: Traitlets set in the session, under their flat names.
+        profile: Traitlets set in the configuration file of the IPython profile.
+        granted: What the user said yes to in this session.
+    """
+    problems: list[ConfigError] = []
+
+    def sound(undo: str, attempt: Callable[[], Resolved]) -> bool:
+        try:
+            attempt()
+        except ConfigError as error:
+            next_step = " ".join(filter(None, (error.next_step, undo)))
+            problems.append(ConfigError(error.what, why=error.why, next_step=next_step))
+            return False
+        return True
+
+    path = paths.config_file(os.environ)
+    file = path if sound(f"It is in {path}.", lambda: resolve(file=path)) else None
+    env = {
+        row.variable: text
+        for row in FIELDS
+        if (text := os.environ.get(row.variable))
+        and sound(f"Unset {row.variable}.", lambda row=row, text=text: _of_variable(row, text))
+    }
+    own = {
+        name: value
+        for name, value in (profile or {}).items()
+        if sound(
+            f"It is OVAgent.{name} of your IPython profile.",
+            lambda name=name, value=value: resolve(profile={name: value}),
+        )
+    }
+    given = {
+        name: value
+        for name, value in (traits or {}).items()
+        if sound(
+            f"Undo it: {undo_of(name)}",
+            lambda name=name, value=value: resolve(
+                traits={name: value}, granted=granted, profile=own, env=env, file=file
+            ),
+        )
+    }
+    found = resolve(traits=given, granted=granted, profile=own, env=env, file=file, notebook=True)
+    return Usable(found, tuple(problems))
+
+
+def _of_variable(row: Field, text: str) -> Resolved:
+    return resolve(env={row.variable: text})
+
+
+def undo_of(name: str) -> str:
+    """What a user types to have a traitlet of ``OVAgent`` at its default again."""
+    row = next(row for row in FIELDS if row.name == name)
+    default = row.value_in(AgentConfig())
+    if isinstance(default, str):
+        shown = repr(str(default))
+    elif isinstance(default, bool | int | float):
+        shown = repr(default)
+    elif isinstance(default, tuple):
+        shown = "[]"
+    else:
+        shown = "None" if row.kind in {"int", "float", "secret", "headers"} else "''"
+    return f"%config OVAgent.{name} = {shown}"
