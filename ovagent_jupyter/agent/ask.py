@@ -76,7 +76,7 @@ class Conversation:
         """What the model is asked: rules, what is known of the data, what was said, the question.
 
         Raises:
-            DataError: A name of the question is not there, or several objects could be meant.
+            DataError: A name of the question is not there.
         """
         rules = files(__package__).joinpath("prompts/ask.md").read_text("utf-8")
         known = describe_data(asked)

@@ -11,7 +11,7 @@ from ovagent_jupyter.omics.state import is_anndata
 
 SHOWN = 5
 """Candidates named in a question."""
-_MENTION = re.compile(r"@([A-Za-z_]\w*)")
+_MENTION = re.compile(r"(?<!\w)@([A-Za-z_]\w*)")
 
 
 def anndata_names(namespace: Mapping[str, object]) -> list[str]:

@@ -42,6 +42,8 @@ class Column:
     """Number of distinct values; None when it was not counted."""
     levels: tuple[str, ...] = ()
     """Values of a categorical, string or bool column, at most 200; else empty."""
+    sizes: tuple[int, ...] = ()
+    """Rows of each level, in the order of ``levels``; of a sample where ``n_unique`` is None."""
 
 
 @dataclass(frozen=True, slots=True)

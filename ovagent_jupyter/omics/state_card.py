@@ -132,7 +132,9 @@ def _column(name: str, values: pd.Series[Any]) -> Column:
     if isinstance(values.dtype, pd.CategoricalDtype):
         categories = values.cat.categories
         levels = tuple(str(level) for level in categories[:MAX_LEVELS])
-        return Column(name, "categorical", len(categories), levels)
+        codes = values.cat.codes.to_numpy()
+        sizes = np.bincount(codes[codes >= 0], minlength=len(categories))[:MAX_LEVELS]
+        return Column(name, "categorical", len(categories), levels, tuple(sizes.tolist()))
     kind = _kind(values)
     if kind in ("float", "other"):
         return Column(name, kind, None)
@@ -141,16 +143,18 @@ def _column(name: str, values: pd.Series[Any]) -> Column:
     if len(values) > MAX_COUNTED:
         # the levels seen first are worth having, their number would be wrong
         part = _counted(name, kind, values.iloc[:: len(values) // MAX_COUNTED + 1])
-        return Column(name, kind, None, part.levels)
+        return Column(name, kind, None, part.levels, part.sizes)
     return _counted(name, kind, values)
 
 
 def _counted(name: str, kind: ColumnKind, values: pd.Series[Any]) -> Column:
-    distinct = values.dropna().unique()
     if kind == "int":
-        return Column(name, kind, len(distinct))
-    levels = tuple(sorted(str(value) for value in distinct[:MAX_LEVELS]))
-    return Column(name, kind, len(distinct), levels)
+        return Column(name, kind, values.nunique())
+    counts = values.value_counts(sort=False)  # in the order in which they are met
+    first = counts.iloc[:MAX_LEVELS]
+    rows = sorted((str(level), int(size)) for level, size in first.items())
+    levels, sizes = tuple(level for level, _ in rows), tuple(size for _, size in rows)
+    return Column(name, kind, len(counts), levels, sizes)
 
 
 def _kind(values: pd.Series[Any]) -> ColumnKind:

@@ -136,7 +136,8 @@ class Agent:
 
         Args:
             question: What you want to know.
-            data: As in ``run``; the model is told its names, sizes and levels, no values.
+            data: As in ``run``; the model is told names, sizes and types, and levels that many
+                cells have; no values of cells.
             dry_run: Only say what it would cost.
 
         Returns:

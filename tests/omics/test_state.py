@@ -142,8 +142,12 @@ def test_columns_of_every_kind() -> None:
         "when": "other",
     }
     assert state.obs["cat"].levels == ("u", "v", "unused")
+    assert state.obs["cat"].sizes == (10, 10, 0)
     assert state.obs["text"].levels == ("x", "y")
+    assert state.obs["text"].sizes == (15, 15)
     assert state.obs["flag"].levels == ("False", "True")
+    assert state.obs["maybe"].sizes == (15,)
+    assert state.obs["nullable"].n_unique == 1
     assert state.obs["whole"].n_unique == n
     assert state.obs["real"].n_unique is None
 
@@ -187,21 +191,3 @@ def test_levels_are_bounded(counts: Any) -> None:
 )
 def test_species_by_how_genes_are_written(genes: list[str], species: str | None) -> None:
     assert species_of(pd.Index(genes, dtype=object)) == species
-
-
-def test_summary_says_what_matters(lognorm: Any) -> None:
-    text = summarize(describe(lognorm))
-    assert text.startswith("adata: 700 cells x 765 genes (human) · X holds lognorm")
-    assert "layers: counts (counts)" in text
-    assert "bulk_labels (10 levels: " in text
-
-
-def test_summary_is_bounded(counts: Any) -> None:
-    adata = counts[:20].copy()
-    for number in range(300):
-        adata.uns[f"key{number}"] = number
-    wide = pd.DataFrame({f"column {'x' * 100} {i}": 1.0 for i in range(300)}, index=adata.obs_names)
-    adata.obs = wide
-    text = summarize(describe(adata))
-    assert len(text) < 2500
-    assert "and 288 more" in text

@@ -63,7 +63,10 @@ class Judge:
             return search(["elbow", "plot"], self.index, ("plot_pca_var",))[:1]
         if is_question(typed) and not self._answerable(typed, roots, facts):
             near = tuple(match.entry.id for match in search(roots, self.index)[:2])
-            return Rejected("", "It asks a question instead of naming a step.", near, "question")
+            why = (
+                "It asks a question; `%%ovagent ask` or `ovagent ask`, with a model, answers those."
+            )
+            return Rejected("", why, near, "question")
         matches = [m for m in search(roots, self.index) if said(m, roots)]
         nearest = tuple(match.entry.id for match in matches[:3])
         if not matches:
