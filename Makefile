@@ -85,6 +85,7 @@ $(VENV)/.has-uv: constraints.txt
 $(VENV)/.has-%: $(VENV)/.has-uv pyproject.toml constraints.txt
 	@echo "Installing the package with [$*] into $(VENV)"
 	@"$(BIN)/python" -m uv pip install --quiet --python "$(BIN)/python" \
-	        --constraint constraints.txt --editable ".[$*]" || \
-	    "$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
+	        --constraint constraints.txt --editable ".[$*]" || { \
+	    echo "uv could not; trying pip, which takes a minute or two."; \
+	    "$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable ".[$*]"; }
 	@touch "$@"

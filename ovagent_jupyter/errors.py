@@ -25,8 +25,14 @@ KeyboardInterrupt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
+
+
+def without_escapes(text: str) -> str:
+    """Text without what moves a cursor, colours, or writes to a clipboard in a terminal."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text)
 
 
 class OVAgentError(Exception):
@@ -41,10 +47,11 @@ class OVAgentError(Exception):
     code: ClassVar[str] = "ovagent_error"
 
     def __init__(self, what: str, *, why: str = "", next_step: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.next_step = next_step
+        # They may quote a service or a file: nothing in them may command a terminal.
+        self.what = without_escapes(what)
+        super().__init__(self.what)
+        self.why = without_escapes(why)
+        self.next_step = without_escapes(next_step)
 
     def lines(self) -> list[str]:
         """The error as the few lines a user reads."""
@@ -120,27 +127,17 @@ class WorkflowNeedsFallback(OVAgentError):
 
 
 ProviderFault = Literal[
-    "unreachable",  # no connection, a name that is not known, TLS
-    "timeout",  # connected, but no answer in time
-    "rate_limited",  # 429
-    "overloaded",  # 503, 529
-    "server",  # other 5xx
-    "key",  # 401, or no key at all
-    "permission",  # 403
-    "payment",  # 402, or a quota of the account that is used up
-    "unknown_model",  # 404, or no provider of that name
-    "bad_request",  # other 4xx
+    "unreachable", "timeout",  # no connection, no such name, TLS; connected, but no answer in time
+    "rate_limited", "overloaded", "server",  # 429; 503 and 529; other 5xx
+    "key", "permission", "payment",  # 401, or none at all; 403; 402, or the account's quota is gone
+    "unknown_model", "bad_request",  # 404, or no provider of that name; other 4xx
     "context_full",  # the conversation is longer than the model's window
     "too_large",  # an answer beyond our cap, or a request beyond the service's
     "policy",  # refused by a rule of the service
-    "malformed",  # an answer that is none
-    "interrupted",  # the answer broke off
-    "unhealthy",  # not asked: it has failed too often just now
-    "busy",  # not asked: too many calls wait already
-    "budget",  # not asked: a budget is used up
-    "runner",  # a local model cannot be run
-    "other",
-]
+    "malformed", "interrupted",  # an answer that is none; one that broke off
+    "unhealthy", "busy", "budget",  # not asked: failed too often, too many wait, nothing is left
+    "runner", "other",  # a local model cannot be run
+]  # fmt: skip
 
 
 class ProviderError(OVAgentError):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TextIO
 
+from ovagent_jupyter.errors import without_escapes
 from ovagent_jupyter.events import AgentEvent, Category, Level, Reporter
 from ovagent_jupyter.messages import dollars
 
@@ -86,6 +87,9 @@ class PrintReporter:
         """Write one event; a stream that is closed or full is given up on in silence."""
         text = "" if event.category in self._leave_out else render(event)
         if not text:
+            if event.category is Category.TURN_FAILED:
+                # Told elsewhere, below what has come: not behind it.
+                self.end_line()
             return
         if event.category not in _CONTINUED:
             text = f"{text}\n"
@@ -93,6 +97,12 @@ class PrintReporter:
                 text = f"\n{text}"
         self._line_open = not text.endswith("\n")
         self._write(text)
+
+    def end_line(self) -> None:
+        """End a line that was begun, so that what follows begins one of its own."""
+        if self._line_open:
+            self._line_open = False
+            self._write("\n")
 
     def _write(self, text: str) -> None:
         stream = self._stream or sys.stdout
@@ -102,6 +112,39 @@ class PrintReporter:
             stream.flush()
         except (OSError, ValueError):  # ValueError: closed
             logging.getLogger(LOGGER_NAME).debug("An event could not be printed.", exc_info=True)
+
+
+class AnswerReporter:
+    """Writes what was asked for to one stream, and all that is told beside it to another.
+
+    Args:
+        answer: Where the answer goes, or what it would cost; None is ``sys.stdout``.
+        beside: Where the rest goes.
+        leave_out: Kinds of events that are shown elsewhere.
+    """
+
+    def __init__(
+        self, answer: TextIO | None, beside: TextIO, *, leave_out: Collection[Category] = ()
+    ) -> None:
+        self._answer = PrintReporter(answer, leave_out=leave_out)
+        self._beside = PrintReporter(beside, leave_out=leave_out)
+
+    def report(self, event: AgentEvent) -> None:
+        """Write one event where it belongs."""
+        if _is_answer(event):
+            self._answer.report(event)
+            return
+        if render(event):
+            # Both may be one terminal.
+            self._answer.end_line()
+        self._beside.report(event)
+
+
+def _is_answer(event: AgentEvent) -> bool:
+    """Whether an event is, or ends with, what was asked for; a model's is told piece by piece."""
+    if event.category is Category.TURN_FINISHED:
+        return not getattr(event.data.get("turn"), "model", "")
+    return event.category is Category.MODEL_DELTA
 
 
 def make_reporter(
@@ -222,8 +265,8 @@ def _turn_finished(event: AgentEvent) -> str:
 
 
 def _delta(event: AgentEvent) -> str:
-    """The next piece of an answer, as it is."""
-    return str(event.data.get("text") or "")
+    """The next piece of an answer; nothing in it may command a terminal."""
+    return without_escapes(str(event.data.get("text") or event.message))
 
 
 def _turn_failed(event: AgentEvent) -> str:

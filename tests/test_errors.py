@@ -127,3 +127,8 @@ def test_ipython_shows_it_without_a_traceback() -> None:
     done = subprocess.run([sys.executable, "-c", SHELL], capture_output=True, text=True, check=True)
     shown = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     assert shown == ["DataError: No data.", "Why: Empty.", "Next: Load some.", "Stopped."]
+
+
+def test_an_error_commands_no_terminal() -> None:
+    error = errors.OVAgentError("a\x1b[2Jb", why="c\x9b2Jd\ne", next_step="\x1b]52;c;ZXZpbA==\x07")
+    assert error.lines() == ["OVAgentError: a[2Jb", "Why: c2Jd\ne", "Next: ]52;c;ZXZpbA=="]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import logging
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
 from ovagent_jupyter.events import AgentEvent, Category, Level
 from ovagent_jupyter.execution.executor import Output
+from ovagent_jupyter.messages import Usage
 from ovagent_jupyter.reporters import (
+    AnswerReporter,
     CallbackReporter,
     Fanout,
     PrintReporter,
@@ -220,3 +223,39 @@ def test_make_reporter_tells_all_that_are_given(capsys: pytest.CaptureFixture[st
     made.report(event())
     assert len(listener.events) == len(called.events) == 1
     assert capsys.readouterr().out == "m\n"
+
+
+def test_a_failure_that_is_told_elsewhere_begins_a_line_of_its_own() -> None:
+    stream = io.StringIO()
+    reporter = PrintReporter(stream, leave_out=(Category.TURN_FAILED,))
+    reporter.report(event(Category.MODEL_DELTA, "", text="A few"))
+    reporter.report(event(level=Level.DEBUG))
+    assert stream.getvalue() == "A few"
+    reporter.report(event(Category.TURN_FAILED, "the stream broke"))
+    assert stream.getvalue() == "A few\n"
+
+
+def test_an_answer_stands_alone_and_the_rest_beside_it() -> None:
+    answer, beside = io.StringIO(), io.StringIO()
+    reporter = AnswerReporter(answer, beside)
+    asked = SimpleNamespace(model="lab-model", usage=Usage(), cost=0.0)
+    for one in (
+        event(Category.MODEL_ASKED, "asking lab-model …"),
+        event(Category.MODEL_DELTA, "", text="Two "),
+        event(level=Level.DEBUG),
+        event(Category.MODEL_DELTA, "", text="cells."),
+        event(level=Level.WARNING),
+        event(Category.TURN_FINISHED, "Two cells.", turn=asked),
+    ):
+        reporter.report(one)
+    assert answer.getvalue() == "Two cells.\n"
+    assert beside.getvalue() == ("asking lab-model …\nwarning: m\nlab-model: 0 + 0 tokens · free\n")
+    reporter.report(event(Category.TURN_FINISHED, "About $0.01.", turn=SimpleNamespace(model="")))
+    assert answer.getvalue().endswith("About $0.01.\n")
+
+
+def test_an_answer_commands_no_terminal() -> None:
+    stream = io.StringIO()
+    data = {"text": "a\x1b[2J\x1b]52;c;ZXZpbA==\x07b\n", "reasoning": ""}
+    PrintReporter(stream).report(AgentEvent(category=Category.MODEL_DELTA, message="", data=data))
+    assert stream.getvalue() == "a[2J]52;c;ZXZpbA==b\n"

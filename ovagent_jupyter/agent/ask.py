@@ -136,7 +136,7 @@ def _notes(reply: Reply) -> list[str]:
     notes = [_CUT[reply.finish_reason]] if reply.finish_reason in _CUT else []
     calls = [call.name for call in reply.message.tool_calls]
     if calls:
-        notes.append(f"It wanted to call {', '.join(calls)}: an answer in words cannot.")
+        notes.append(f"It wanted to call {', '.join(map(str, calls))}: an answer in words cannot.")
     if not reply.message.text and not calls and reply.finish_reason == "stop":
         notes.append("The answer is empty.")
     return notes

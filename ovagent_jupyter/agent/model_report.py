@@ -34,12 +34,34 @@ def known_models(part: str = "", environ: Mapping[str, str] | None = None) -> Re
     rows = [row.cells() for row in models_table(os.environ if environ is None else environ)]
     wanted = part.lower()
     found = tuple(cells for cells in rows if wanted in " ".join(cells[:2]).lower())
-    title = f"{len(found)} models" if found else f"No model is known that has {part!r} in its name"
+    title = _counted(found) or f"No model is known that has {part!r} in its name"
     note = (
         "Prices are US dollars for a million tokens. Any other id of a provider is passed on as it "
         "is: groq/…, ollama/…, mlx/<folder>."
     )
     return Report(title, HEAD, found, note)
+
+
+def model_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """The models that are known by name, as ``-m`` takes them, those with a key first.
+
+    Args:
+        environ: Where keys are; None is this process's environment.
+    """
+    from ovagent_jupyter.providers.checks import models_table
+
+    rows = models_table(os.environ if environ is None else environ)
+    return tuple(row.model for row in rows if row.info is not None)
+
+
+def _counted(rows: tuple[tuple[str, ...], ...]) -> str:
+    """How many models are listed, and how many providers of which none is; empty for none."""
+    providers = sum(row[0].endswith("/…") for row in rows)
+    models = len(rows) - providers
+    parts = [f"{models} model{'s' * (models != 1)}"] if models else []
+    if providers:
+        parts.append(f"{providers} provider{'s' * (providers != 1)} of any model")
+    return " and ".join(parts)
 
 
 def used_models(directory: Path, by: str = "") -> Report:

@@ -183,10 +183,10 @@ class AgentSession:
             raise ConfigError(
                 "There is no model to ask.",
                 why="The built-in planner plans and runs analyses; it does not answer questions.",
-                next_step="Name one: %%ovagent ask -m NAME. %ovagent models lists what there is.",
+                next_step="Name one: -m NAME, or Agent(model=NAME); `models` lists what there is.",
             )
         # In a thread: it reads price lists.
-        model = await asyncio.to_thread(self._models, self.config)
+        model = await asyncio.to_thread(self._models, self.config, dry=draft.request.dry_run)
         for note in model.notes:
             if note not in self._told:
                 self._told.add(note)
@@ -194,7 +194,9 @@ class AgentSession:
         request = self._conversation.request(model, draft.request)
         if draft.request.dry_run:
             return draft.estimated(model.estimate(request))
-        reply = await ask(model, request, (self.session_id, emit.correlation_id), emit)
+        seconds = draft.request.timeout
+        ids = (self.session_id, emit.correlation_id)
+        reply = await ask(model, request, ids, emit, seconds=seconds)
         turn = draft.answered(reply)
         self._conversation.remember(draft.request.text, turn.answer)
         return turn

@@ -60,8 +60,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _add_request(made: argparse.ArgumentParser) -> None:
-    made.add_argument("request", help="what to do, in words")
+def _add_request(made: argparse.ArgumentParser, words: str = "what to do, in words") -> None:
+    made.add_argument("request", nargs="+", help=words)
     made.add_argument("--data", metavar="FILE", help=".h5ad, 10x .h5, 10x folder, .h5mu")
 
 
@@ -83,7 +83,7 @@ def _add_plan(made: argparse.ArgumentParser) -> None:
 
 
 def _add_ask(made: argparse.ArgumentParser) -> None:
-    _add_request(made)
+    _add_request(made, "what you want to know; - reads it from the standard input")
     made.add_argument("-m", "--model", metavar="MODEL", help="who answers; see ovagent models")
     made.add_argument("--dry-run", action="store_true", help="say what it would cost; ask nothing")
     from ovagent_jupyter.config.options import add_model_options

@@ -12,19 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovagent_jupyter.agent.turn import Turn
-from ovagent_jupyter.config.options import model_option_values, option_values
+from ovagent_jupyter.config.options import model_option_values, option_values, require_words
 from ovagent_jupyter.errors import DataError, StorageError
 from ovagent_jupyter.events import Category
-from ovagent_jupyter.reporters import PrintReporter, plan_text
+from ovagent_jupyter.reporters import AnswerReporter, PrintReporter, plan_text
 from ovagent_jupyter.runtime import Agent, settings_in_force
 from ovagent_jupyter.runtime import plan as plan_request
+from ovagent_jupyter.runtime.usable import usable_settings
 
 if TYPE_CHECKING:
     from ovagent_jupyter.agent.model_report import Report
+    from ovagent_jupyter.config.schema import AgentConfig
 
 
 def run(options: argparse.Namespace) -> int:
     """``ovagent run``: one turn on a file."""
+    request = _words(options)
     out = _target(options.out, ".h5ad", options)
     notebook = _target(options.notebook, ".ipynb", options)
     figures = _figure_directory(options.figures)
@@ -32,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     reporter = PrintReporter(leave_out=(Category.TURN_STARTED, Category.TURN_FAILED))
     ask = _ask if sys.stdin is not None and sys.stdin.isatty() else None
     with Agent(reporter=reporter, ask=ask, **flags) as agent:
-        turn = agent.run(options.request, options.data, timeout=options.timeout)
+        turn = agent.run(request, options.data, timeout=options.timeout)
         if figures is not None:
             _write_figures(turn, figures)
         if notebook is not None:
@@ -49,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """``ovagent plan``: the steps for a request."""
-    made = plan_request(options.request, options.data)
+    made = plan_request(_words(options), options.data)
     _say(plan_text(made))
     if options.code:
         _say(f"\n{made.code}")
@@ -58,11 +61,12 @@ def plan(options: argparse.Namespace) -> int:
 
 def ask(options: argparse.Namespace) -> int:
     """``ovagent ask``: a question to a model, answered in words."""
+    question = _question(options)
     model = {} if options.model is None else {"model": options.model}
     flags: dict[str, Any] = {**model, **model_option_values(options)}
-    reporter = PrintReporter(leave_out=(Category.TURN_STARTED, Category.TURN_FAILED))
-    with Agent(reporter=reporter, **flags) as agent:
-        turn = agent.ask(options.request, options.data, dry_run=options.dry_run)
+    told = (Category.TURN_STARTED, Category.TURN_FAILED)
+    with Agent(reporter=AnswerReporter(None, sys.stderr, leave_out=told), **flags) as agent:
+        turn = agent.ask(question, options.data, dry_run=options.dry_run)
     return int(turn.error is not None)
 
 
@@ -75,11 +79,17 @@ def demo(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """``ovagent doctor``: what works on this machine."""
+    from ovagent_jupyter.agent.doctor import Check
     from ovagent_jupyter.loop_thread import LoopThread
     from ovagent_jupyter.runtime import examine_machine
 
     loop = LoopThread()
-    checks = loop.run(examine_machine(settings_in_force().config, live=options.live))
+    usable = usable_settings()
+    checks = [
+        Check("✗", "setting", f"{problem.what} {problem.why}".strip(), problem.next_step)
+        for problem in usable.problems
+    ]
+    checks += loop.run(examine_machine(usable.resolved.config, live=options.live))
     loop.close()
     width = max(len(check.name) for check in checks)
     for check in checks:
@@ -103,7 +113,7 @@ def usage(options: argparse.Namespace) -> int:
     from ovagent_jupyter.agent.model_report import used_models
     from ovagent_jupyter.storage import paths
 
-    storage = settings_in_force().config.execution.storage_dir
+    storage = _settings().execution.storage_dir
     _say_table(used_models(paths.sessions_dir(os.environ, storage), options.by))
     return 0
 
@@ -127,12 +137,41 @@ def sessions(_options: argparse.Namespace) -> int:
     from ovagent_jupyter.storage import paths
     from ovagent_jupyter.storage.session_log import session_ids
 
-    config = settings_in_force().config
-    directory = paths.sessions_dir(os.environ, config.execution.storage_dir)
+    directory = paths.sessions_dir(os.environ, _settings().execution.storage_dir)
     for session_id in session_ids(directory):
         notebook = directory / f"{session_id}.ipynb"
         _say(f"{session_id}  {notebook if notebook.is_file() else '(no turn has ended)'}")
     return 0
+
+
+def _settings() -> AgentConfig:
+    """The settings for what only reads; one that cannot be used is told, and does not end it."""
+    usable = usable_settings()
+    for problem in usable.problems:
+        _say("\n".join(problem.lines()), error=True)
+    return usable.resolved.config
+
+
+def _words(options: argparse.Namespace) -> str:
+    """The request, with or without quotes around it.
+
+    Raises:
+        ConfigError: It is empty.
+    """
+    words = " ".join(options.request)
+    return require_words(words, "request", "Write it after the command, in words.")
+
+
+def _question(options: argparse.Namespace) -> str:
+    """The question; ``-`` is what the standard input says.
+
+    Raises:
+        ConfigError: It is empty.
+    """
+    words = " ".join(options.request)
+    if words == "-":
+        words = sys.stdin.buffer.read().decode(errors="replace") if sys.stdin is not None else ""
+    return require_words(words, "question", "Write it after the command, or pipe it into `-`.")
 
 
 def _target(name: str | None, suffix: str, options: argparse.Namespace) -> Path | None:

@@ -150,7 +150,8 @@ class LLMConfig:
 def model_name(name: str, value: object) -> str:
     """The name of a model: text on one line; a URL has to be one, without a password.
 
-    Spaces may stand in the path of a folder, as in ``mlx//data/my models/small``. Whether the model exists is seen when it is asked.
+    Spaces may stand in the path of a folder, as in ``mlx//data/my models/small``. Whether the
+    model exists is seen when it is asked.
 
     Raises:
         ConfigError: It is none.

@@ -16,6 +16,7 @@ from ovagent_jupyter.config.schema import (
     SandboxFallbackPolicy,
 )
 from ovagent_jupyter.config.sources import parsed
+from ovagent_jupyter.errors import ConfigError
 
 CHOICES: Mapping[str, Sequence[str]] = {
     "level": LEVELS,
@@ -61,7 +62,7 @@ MODEL_OPTIONS: Mapping[str, tuple[str, str, str]] = {
     "effort": ("reasoning_effort", "", "how much the model may think"),
     "max-tokens": ("max_output_tokens", "N", "bound on an answer of the model"),
     "temperature": ("temperature", "T", "0 to 2, where the model takes one"),
-    "budget": ("budget_turn", "LIMITS", "what it may spend, as in 5requests,200ktokens,$0.50"),
+    "budget": ("budget_turn", "LIMITS", "what it may spend: '5 requests, 200k tokens, $0.50'"),
 }
 """Options of the model: the setting, what is typed for its value, what it does.
 
@@ -92,6 +93,22 @@ def model_option_values(options: argparse.Namespace) -> dict[str, object]:
         for setting, value in given.items()
         if value is not None
     }
+
+
+def require_words(text: str, kind: str, next_step: str) -> str:
+    """A request or a question as it was given; an empty one is refused before anything starts.
+
+    Args:
+        text: What was given.
+        kind: ``request`` or ``question``.
+        next_step: Where to write it.
+
+    Raises:
+        ConfigError: There are no words in it.
+    """
+    if not text.strip():
+        raise ConfigError(f"There is no {kind}.", why="It is empty.", next_step=next_step)
+    return text
 
 
 def add_options(parser: argparse.ArgumentParser, about: str) -> None:

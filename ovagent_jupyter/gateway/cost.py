@@ -112,6 +112,8 @@ class Prices:
     def price(self, usage: Usage, backend: Backend, answered_by: str = "") -> float | None:
         """US dollars for tokens; None when a price is not known, which is never 0.
 
+        Tokens that no price can be made of, as a client of another make may tell them, have none.
+
         Args:
             usage: The tokens.
             backend: Who was asked.
@@ -119,6 +121,13 @@ class Prices:
         """
         if backend.provider.local:
             return 0.0
+        try:
+            price = self._find(usage, backend, answered_by)
+        except ArithmeticError:
+            return None
+        return price if price is not None and math.isfinite(price) else None
+
+    def _find(self, usage: Usage, backend: Backend, answered_by: str) -> float | None:
         model = backend.model
         own = self._own.get(backend.name) or self._own.get(model.id)
         if own is None:

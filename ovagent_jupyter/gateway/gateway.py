@@ -10,7 +10,7 @@ from typing import cast
 from ovagent_jupyter.config.gateway import GatewayConfig
 from ovagent_jupyter.errors import ConfigError
 from ovagent_jupyter.gateway.admission import Admission
-from ovagent_jupyter.gateway.breaker import Breaker
+from ovagent_jupyter.gateway.breaker import Breaker, BreakerState
 from ovagent_jupyter.gateway.deadline import Deadline
 from ovagent_jupyter.gateway.health import Health, HealthStatus
 from ovagent_jupyter.gateway.layer import Call, Layer, Next, Tell, around, nobody_hears
@@ -48,6 +48,13 @@ OWN = frozenset({"deadline", "single_flight", "admission", "routing", "health", 
 
 Row = tuple[str, str]
 """A line of the status: what, and how it is."""
+
+_HOW: Mapping[HealthStatus, str] = {
+    HealthStatus.HEALTHY: "healthy",
+    HealthStatus.DEGRADED: "slow, or fails now and then",
+    HealthStatus.UNHEALTHY: "fails mostly",
+    HealthStatus.UNKNOWN: "not asked lately",
+}
 
 
 class Gateway:
@@ -117,12 +124,11 @@ class Gateway:
         return self._first(call)
 
     def state(self) -> list[Row]:
-        """How it is now, a line for each layer that is on and each backend."""
-        rows = [("layers", " → ".join(self._layers))]
-        if "admission" in self._layers:
-            running, waiting = self._admission.running, self._admission.waiting
-            most = self.config.concurrency.max_calls
-            rows.append(("calls", f"{running} of {most} running, {waiting} waiting"))
+        """How it is now: a line for all of it, and one for each backend, with what is unusual."""
+        running, waiting = self._admission.running, self._admission.waiting
+        calls = f"{running} of {self.config.concurrency.max_calls} calls running"
+        calls += f", {waiting} waiting" if waiting else ""
+        rows = [("gateway", f"{calls}; layers: {' → '.join(self._layers)}")]
         rows.extend((backend.name, self._backend_state(backend)) for backend in self.backends)
         return rows
 
@@ -177,19 +183,22 @@ class Gateway:
         return self._health.status(backend) is HealthStatus.UNHEALTHY
 
     def _backend_state(self, backend: Backend) -> str:
-        parts = [f"{backend.model.id}, {self._routing.in_flight[backend.name]} running"]
-        if "health" in self._layers:
-            health = self._health.of(backend.name)
-            parts.append(health.status.value)
-            if health.shut is not None:
-                parts.append(health.shut.what)
-            elif health.first_content is not None:
-                parts.append(f"first content after {health.first_content:.1f} s")
-        if "breaker" in self._layers:
-            now = self._breaker.of(backend.name).snapshot()
-            wait = f" for {now.opens_in:.0f} s" if now.opens_in else ""
-            parts.append(f"breaker {now.state.value}{wait}")
-        return ", ".join(parts)
+        health = self._health.of(backend.name)
+        parts = [_HOW[health.status]] if "health" in self._layers else []
+        if health.shut is not None:
+            refused = "key refused" if health.shut.fault == "key" else health.shut.what.rstrip(".")
+            parts = [refused, "not asked again until the next turn"]
+        running = self._routing.in_flight[backend.name]
+        if running:
+            parts.append(f"{running} running")
+        if health.first_content is not None:
+            parts.append(f"first words after {health.first_content:.1f} s")
+        breaker = self._breaker.of(backend.name).snapshot()
+        if breaker.state is BreakerState.OPEN:
+            parts.append(f"breaker open for {breaker.opens_in:.0f} s")
+        elif breaker.state is BreakerState.HALF_OPEN:
+            parts.append("breaker tries it again")
+        return ", ".join(parts) or "ready"
 
 
 def _in_order(layers: Mapping[str, Layer]) -> dict[str, Layer]:

@@ -56,6 +56,21 @@ class Spending:
         return replace(delta, reply=replace(reply, usage=usage, cost=cost, details=more))
 
 
+def with_budget(error: ProviderError, budget: ProviderError) -> ProviderError:
+    """A failure after which a budget allowed no other attempt: it stays what the caller reads."""
+    error.why = "\n".join(filter(None, (error.why, f"Not asked again: {budget.what}")))
+    error.next_step = budget.next_step
+    error.retryable = False
+    error.__cause__ = budget
+    return error
+
+
+def ended_by_budget(error: ProviderError) -> bool:
+    """Whether a budget allows no other attempt, of this backend or another."""
+    cause = error.__cause__
+    return error.fault == "budget" or (isinstance(cause, ProviderError) and cause.fault == "budget")
+
+
 def broken_off(error: ProviderError) -> StreamInterrupted:
     """The same failure, for an answer of which a part was passed on."""
     if isinstance(error, StreamInterrupted):

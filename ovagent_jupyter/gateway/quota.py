@@ -34,10 +34,42 @@ REMEMBERED = 10_000
 
 @dataclass(slots=True)
 class _Account:
-    """What one turn, session or day has spent, and what is promised to calls that run."""
+    """What one turn, session or day has spent, and what is promised to calls that run.
+
+    That of a day with a ledger has only what could not be written there.
+    """
 
     spent: Spent = field(default_factory=Spent)
     promised: Spent = field(default_factory=Spent)
+    running: int = 0
+
+
+class Accounts:
+    """What each turn and session has spent in this process.
+
+    Each set of settings has a gateway, with budgets of its own: they share these, else a session
+    would have its budget once for each. They belong to one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Scope, str], _Account] = OrderedDict()
+
+    def known(self, scope: Scope, name: str) -> _Account | None:
+        """The account, if there is one."""
+        account = self._kept.get((scope, name))
+        if account is not None:
+            self._kept.move_to_end((scope, name))
+        return account
+
+    def open(self, scope: Scope, name: str, spent: Spent) -> _Account:
+        """A new account; the one that was used longest ago makes room for it."""
+        if len(self._kept) >= REMEMBERED:
+            idle = (key for key, account in self._kept.items() if not account.running)
+            key = next(idle, None)
+            if key is not None:
+                del self._kept[key]
+        account = self._kept[scope, name] = _Account(spent)
+        return account
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +78,11 @@ class _Promise:
 
     amount: Spent
     accounts: tuple[_Account, ...]
+    """Those that are kept in memory."""
+    daily: _Account | None
+    """That of a day with a ledger."""
+    day: str = ""
+    """In whose file the ledger has it; empty when it could not be written."""
 
 
 class Quota:
@@ -56,8 +93,9 @@ class Quota:
     around every attempt, inside of retries and of the cache: an answer of the cache costs nothing.
 
     A call may take more than was set aside, as its answer has no length before it is written: a
-    budget is passed by at most the answers that are being written at that moment. Promises are
-    this process's own; what other kernels have spent of the day is seen once their calls end.
+    budget is passed by at most the answers that are being written at that moment. The promises of
+    a day are in its ledger, so that other kernels see them, and a kernel that is killed in the
+    middle of a call has spent them.
 
     Without a known price a budget of money cannot be kept: the call is refused, unless
     ``allow_unpriced`` says to let it through uncounted.
@@ -69,6 +107,7 @@ class Quota:
         allow_unpriced: Let calls through whose price is not known.
         backend: For calls that are not routed yet.
         earlier: What a session has spent before this process: asked once for each session.
+        accounts: What was spent so far, shared with other gateways; None begins with nothing.
         today: The day, where there is no ledger to tell it.
     """
 
@@ -81,6 +120,7 @@ class Quota:
         allow_unpriced: bool = False,
         backend: Backend | None = None,
         earlier: Callable[[str], Spent] = lambda _: Spent(),
+        accounts: Accounts | None = None,
         today: Callable[[], str] = lambda: day_of(datetime.now(UTC)),
     ) -> None:
         self._budgets = {scope: budgets[scope] for scope in SCOPES if budgets.get(scope)}
@@ -90,8 +130,7 @@ class Quota:
         self._backend = backend
         self._earlier = earlier
         self._today = today
-        self._unwritten = Spent()
-        self._accounts: OrderedDict[tuple[Scope, str], _Account] = OrderedDict()
+        self._accounts = Accounts() if accounts is None else accounts
         self._priced = any(budget.money is not None for budget in self._budgets.values())
 
     def __call__(self, call: Call, call_next: Next) -> AsyncGenerator[ModelDelta, None]:
@@ -101,10 +140,12 @@ class Quota:
     def spent(self, call: Call) -> dict[Scope, Spent]:
         """What was spent in the turn, the session and the day of a call, so far.
 
+        That of a day with a ledger includes what is promised to calls that run.
+
         Raises:
             StorageError: The ledger cannot be read.
         """
-        return {scope: self._account(scope, call).spent for scope in self._budgets}
+        return {scope: self._spent(scope, self._account(scope, call)) for scope in self._budgets}
 
     async def _limited(self, call: Call, call_next: Next) -> AsyncGenerator[ModelDelta, None]:
         if self._priced and not self._prices.loaded:
@@ -136,14 +177,29 @@ class Quota:
             BudgetExceeded: A budget does not have it.
         """
         likely = self._likely(call)
-        accounts = []
+        accounts: dict[Scope, _Account] = {}
         for scope, budget in self._budgets.items():
-            account = self._account(scope, call)
-            _require_room(scope, budget, account, likely)
-            accounts.append(account)
-        for account in accounts:
-            account.promised += likely
-        return _Promise(likely, tuple(accounts))
+            account = accounts[scope] = self._account(scope, call)
+            used = self._spent(scope, account) + account.promised
+            _require_room(scope, budget, used, likely, running=account.running > 0)
+        for scope in SCOPES[:2]:  # a budget that is set again later must know of this call
+            other = self._accounts.known(scope, self._name(scope, call))
+            if other is not None:
+                accounts.setdefault(scope, other)
+        daily = accounts.pop("day", None) if self._ledger is not None else None
+        day = self._write(likely) if daily is not None else ""
+        for account in (*accounts.values(), *([daily] if daily else [])):
+            account.running += 1
+            account.promised += Spent() if account is daily and day else likely
+        return _Promise(likely, tuple(accounts.values()), daily, day)
+
+    def _write(self, likely: Spent) -> str:
+        """Put a promise into the ledger, and say under which day; empty where it cannot be."""
+        assert self._ledger is not None
+        try:
+            return self._ledger.add(likely)
+        except StorageError:  # this process keeps it; the call tells if its bill fails as well
+            return ""
 
     def _likely(self, call: Call) -> Spent:
         request, backend = call.request, call.backend or self._backend
@@ -165,31 +221,25 @@ class Quota:
 
     def _account(self, scope: Scope, call: Call) -> _Account:
         name = self._name(scope, call)
-        account = self._accounts.get((scope, name))
+        account = self._accounts.known(scope, name)
         if account is None:
-            account = _Account(self._earlier(name) if scope == "session" and name else Spent())
-            self._accounts[scope, name] = account
-            self._forget()
-        self._accounts.move_to_end((scope, name))
-        if scope == "day" and self._ledger is not None:
-            account.spent = self._ledger.spent() + self._unwritten
+            before = self._earlier(name) if scope == "session" and name else Spent()
+            account = self._accounts.open(scope, name, before)
         return account
+
+    def _spent(self, scope: Scope, account: _Account) -> Spent:
+        if scope == "day" and self._ledger is not None:
+            return (self._ledger.spent() + account.spent).floored()
+        return account.spent
 
     def _name(self, scope: Scope, call: Call) -> str:
         match scope:
             case "turn":
-                return call.turn_id
+                return f"{call.session_id} {call.turn_id}"
             case "session":
                 return call.session_id
             case "day":
-                return "" if self._ledger is not None else self._today()
-
-    def _forget(self) -> None:
-        if len(self._accounts) > REMEMBERED:
-            idle = (key for key, account in self._accounts.items() if account.promised == Spent())
-            key = next(idle, None)
-            if key is not None:
-                del self._accounts[key]
+                return self._today() if self._ledger is None else str(self._ledger.path)
 
     # -- after -------------------------------------------------------------------------------
 
@@ -199,7 +249,7 @@ class Quota:
         usage = reply.usage
         if reply.cost is None:
             return self._priced_bill(call, usage, reply.model)
-        return Spent(1, usage.input_tokens + usage.output_tokens, reply.cost)
+        return _bill(usage, reply.cost)
 
     def _bill_of_failure(self, call: Call, error: ProviderError, written: float) -> Spent:
         if error.fault in NOT_ASKED:
@@ -209,29 +259,42 @@ class Quota:
             usage = broken_off(call, written)
         if error.cost is None:
             return self._priced_bill(call, usage)
-        return Spent(1, usage.input_tokens + usage.output_tokens, error.cost)
+        return _bill(usage, error.cost)
 
     def _priced_bill(self, call: Call, usage: Usage, model: str = "") -> Spent:
         backend = call.backend or self._backend
         price = None
         if self._priced and backend is not None:
             price = self._prices.price(usage, backend, model)
-        return Spent(1, usage.input_tokens + usage.output_tokens, price or 0.0)
+        return _bill(usage, price or 0.0)
 
     def _settle(self, call: Call, promise: _Promise, bill: Spent) -> None:
         for account in promise.accounts:
+            account.running -= 1
             account.promised = _at_least_nothing(account.promised - promise.amount)
             account.spent += bill
-        if self._ledger is None or "day" not in self._budgets or bill == Spent():
+        daily = promise.daily
+        if self._ledger is None or daily is None:
+            return
+        daily.running -= 1
+        if promise.day:
+            bill -= promise.amount
+        else:
+            daily.promised = _at_least_nothing(daily.promised - promise.amount)
+        if bill == Spent():
             return
         try:
-            self._ledger.add(bill)
+            self._ledger.add(bill, promise.day)
         except StorageError as error:  # the answer is there and paid for: it is not thrown away
-            self._unwritten += bill
+            daily.spent += bill
             told = (
                 f"The spending of this call is not in the day's ledger: {error.why or error.what}"
             )
             call.tell(Category.NOTICE, told, level=Level.WARNING)
+
+
+def _bill(usage: Usage, cost: float) -> Spent:
+    return Spent(1, usage.input_tokens + usage.output_tokens, cost).bounded()
 
 
 def _at_least_nothing(spent: Spent) -> Spent:
@@ -239,13 +302,14 @@ def _at_least_nothing(spent: Spent) -> Spent:
     return replace(spent, money=max(0.0, spent.money)) if spent.requests else Spent()
 
 
-def _require_room(scope: Scope, budget: Budget, account: _Account, likely: Spent) -> None:
+def _require_room(
+    scope: Scope, budget: Budget, used: Spent, likely: Spent, *, running: bool
+) -> None:
     """Check that a budget has what a call is likely to take.
 
     Raises:
         BudgetExceeded: It has not.
     """
-    used = account.spent + account.promised
     kinds = (
         ("requests", used.requests, likely.requests, budget.requests),
         ("tokens", used.tokens, likely.tokens, budget.tokens),
@@ -255,13 +319,13 @@ def _require_room(scope: Scope, budget: Budget, account: _Account, likely: Spent
         if limit is None or taken + more <= limit:
             continue
         show = dollars if kind == "money" else "{:,.0f}".format
-        running = " or promised to calls that run" if account.promised != Spent() else ""
+        promised = " or promised to calls that run" if running else ""
         raise BudgetExceeded(
             f"The budget of {kind} of this {scope} does not allow one more call.",
             budget=f"{kind} of the {scope}",
             used=taken,
             limit=limit,
-            why=f"{show(taken)} of {show(limit)} are spent{running}; this call would take about "
+            why=f"{show(taken)} of {show(limit)} are spent{promised}; this call would take about "
             f"{show(more)}.",
             next_step=f"Raise budget_{scope}, or {_until(scope)}.",
         )

@@ -13,7 +13,7 @@ from ovagent_jupyter.config.gateway import RetryConfig
 from ovagent_jupyter.errors import ProviderError
 from ovagent_jupyter.events import Category, Level
 from ovagent_jupyter.gateway.layer import Call, Next
-from ovagent_jupyter.gateway.partial import Spending
+from ovagent_jupyter.gateway.partial import Spending, with_budget
 from ovagent_jupyter.providers.client import ModelDelta
 
 NEVER = frozenset(
@@ -54,8 +54,10 @@ class Retry:
 
         Raises:
             ProviderError: No attempt did, or none is left or allowed; its usage is that of all.
+                Where a budget allowed no other attempt, it is the failure of the first.
         """
         spending = Spending()
+        first: ProviderError | None = None
         begun = False
         while True:
             try:
@@ -69,6 +71,10 @@ class Retry:
                 return
             except ProviderError as error:
                 spending.add(error)
+                if first is not None and error.fault == "budget":
+                    spending.charge(first)
+                    raise with_budget(first, error) from error
+                first = first or error
                 spending.charge(error)
                 wait = None if begun else self._wait(call, error)
                 if wait is None:

@@ -23,7 +23,7 @@ from ovagent_jupyter.errors import (
 )
 from ovagent_jupyter.events import Category, Level
 from ovagent_jupyter.gateway.layer import Call, Next
-from ovagent_jupyter.gateway.partial import Spending, broken_off
+from ovagent_jupyter.gateway.partial import Spending, broken_off, ended_by_budget, with_budget
 from ovagent_jupyter.providers.backend import Backend
 from ovagent_jupyter.providers.client import ModelDelta
 
@@ -114,7 +114,9 @@ class Routing:
     def _ends_with(self, failure: Failure) -> bool:
         """Whether nobody else is asked after it."""
         fault = failure.error.fault
-        return fault in STOPS or (fault == "policy" and not self._config.refusal_fails_over)
+        if fault in STOPS or ended_by_budget(failure.error):
+            return True
+        return fault == "policy" and not self._config.refusal_fails_over
 
     def _refused(self, delta: ModelDelta) -> bool:
         return self._config.refusal_fails_over and delta.finish_reason == "refused"
@@ -246,15 +248,21 @@ def _interrupted(failures: list[Failure]) -> StreamInterrupted:
 
 
 def _all_failed(failures: list[Failure]) -> ProviderError:
-    """One error for all: that of the only one, or a line for each."""
+    """One error for all: that of the only one, or a line for each.
+
+    A budget that ended it is not the failure: it says only why nobody else was asked.
+    """
     if len(failures) == 1:
         return failures[0].error
+    if failures[-1].error.fault == "budget":
+        return with_budget(_all_failed(failures[:-1]), failures[-1].error)
     errors = [failed.error for failed in failures]
     waits = [error.retry_after for error in errors if error.retry_after is not None]
     # What a shorter conversation mends goes first; who was not even asked says nothing new.
     main = min(
         errors, key=lambda error: (error.fault != "context_full", error.fault == "unhealthy")
     )
+    last = errors[-1] if ended_by_budget(errors[-1]) else main
     error = ProviderError(
         f"None of {len(failures)} models answered.",
         provider=main.provider,
@@ -263,7 +271,7 @@ def _all_failed(failures: list[Failure]) -> ProviderError:
         fault=main.fault,
         retry_after=min(waits, default=None),
         why="\n".join(f"{name.name}: {_line(error)}" for name, error in failures),
-        next_step=main.next_step or "Try again, or name another model.",
+        next_step=last.next_step or "Try again, or name another model.",
     )
     Spending(errors).charge(error)
     return error

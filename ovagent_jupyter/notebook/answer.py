@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 LEAST_PAUSE = 0.1
 """Seconds between two paintings."""
+MOST_SHOWN = 500_000
+"""Characters of an answer that are shown: each painting sends all of them."""
 SHARE = 10
 """A painting may take this part of the time: what is long is painted less often."""
 
@@ -30,13 +32,18 @@ class Answer:
     Args:
         publisher: IPython's display publisher.
         display_id: Id of the display; unique to the cell's turn.
+        redact: Takes keys out of a text: what is shown is saved with the notebook.
     """
 
-    def __init__(self, publisher: Publisher, display_id: str) -> None:
+    def __init__(
+        self, publisher: Publisher, display_id: str, redact: Callable[[str], str] = str
+    ) -> None:
         self._publisher = publisher
+        self._redact = redact
         self._display_id = display_id
         self._text: list[str] = []
         self._thought: list[str] = []
+        self._length = 0
         self._record: dict[str, object] = {}
         self._painted = False
         self._dirty = False
@@ -44,9 +51,11 @@ class Answer:
 
     def add(self, text: str, thought: str) -> None:
         """Take the next pieces."""
-        self._text.append(text)
-        self._thought.append(thought)
-        self._dirty = True
+        self._length += len(text) + len(thought)
+        if self._length <= MOST_SHOWN:
+            self._text.append(text)
+            self._thought.append(thought)
+            self._dirty = True
 
     def paint(self, *, whole: bool = False) -> None:
         """Paint what is new, if it is time to; at the end, ``whole``, in any case."""
@@ -69,7 +78,9 @@ class Answer:
     def _bundle(self) -> dict[str, object]:
         from ovagent_jupyter.execution.markup import clean_markdown
 
-        text, thought = "".join(self._text), "".join(self._thought)
+        text, thought = (self._redact("".join(each)) for each in (self._text, self._thought))
+        if self._length > MOST_SHOWN:
+            text += f"\n\n… {self._length:,} characters in all: `turn.answer` has them."
         shown = clean_markdown(text)
         # Too long or too deep to be rendered safely: as it was written, then.
         markup = f"<pre>{html.escape(text)}</pre>" if shown is None else shown

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import NoReturn, cast
+from typing import NoReturn, cast, get_args
 
 from ovagent_jupyter.agent.turn import Mode
 from ovagent_jupyter.config.options import (
@@ -19,6 +20,7 @@ from ovagent_jupyter.config.options import (
     model_option_values,
 )
 from ovagent_jupyter.errors import ConfigError
+from ovagent_jupyter.storage.usage import By
 
 MODES: dict[str, str] = {
     "run": "plan, show the code, run it in the child kernel (default)",
@@ -62,7 +64,7 @@ class RunOptions:
     """Name to bind → name in the child."""
     timeout: float | None = None
     dry_run: bool = False
-    """Say what it would cost, and ask no model."""
+    """Say what asking a model would cost, or show the steps; ask and run nothing."""
     into_next: bool = False
     """Put the code into the next cell."""
     show_help: bool = False
@@ -106,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("-s", "--session", metavar="NAME", default="", help="go on in this session")
     add("-m", "--model", metavar="MODEL", help="who answers; 'offline' is the built-in planner")
-    add("--dry-run", action="store_true", help="say what asking a model would cost; ask nothing")
+    add("--dry-run", action="store_true", help="ask: say what it would cost; else show the steps")
     add_model_options(made)
     add("-i", "--input", metavar="A,B", default="", help="variables handed to the child")
     add(
@@ -126,21 +128,30 @@ def parser() -> argparse.ArgumentParser:
 def parse_cell(line: str, body: str) -> RunOptions:
     """The options on the line of a ``%%ovagent`` cell, and the request below it.
 
-    Words of the line that are no options come before the body's text.
+    Words of the line that are no options come before the body's text. The value of an option may
+    stand in quotes, as in a shell; quotes and apostrophes in a request belong to the request.
 
     Raises:
-        ConfigError: An option is unknown or has a value that cannot be used.
+        ConfigError: An option is unknown, has a value that cannot be used, or stands with another
+            that it contradicts.
     """
-    # Split at spaces only: quotes in a request belong to the request.
-    options, words = parser().parse_known_args(line.split())
+    options, words = parser().parse_known_args(list(_parts(line)))
     unknown = [word for word in words if re.match("--?[A-Za-z]", word)]
     if unknown:
         raise _unknown_option(unknown[0])
     mode: Mode = "run"
     if words and words[0] in MODES:
         mode = cast(Mode, words.pop(0))
+    if options.next and mode == "ask":
+        raise ConfigError(
+            "--next cannot stand with ask.",
+            why="A model answers a question in words; there is no code for the next cell.",
+            next_step="Leave out one of the two.",
+        )
     if options.next:
         mode = "code"
+    elif options.dry_run and mode == "run":
+        mode = "plan"
     return RunOptions(
         text="\n".join(part for part in (" ".join(words), body.strip()) if part),
         mode=mode,
@@ -174,6 +185,55 @@ def parse_line(line: str) -> Command | RunOptions:
                 f"There is no command {first!r}.", next_step=f"Did you mean %ovagent {near[0]}?"
             )
     return parse_cell(text, "")
+
+
+_OPTION = re.compile(r"(--?[A-Za-z][\w-]*)(=|\s+|$)")
+_SHELL_WORD = re.compile(
+    r"""(?: '[^']*' | "(?:\\.|[^"\\])*" | \\. | [^\s'"\\] )+ (?!\S)""", re.VERBOSE | re.DOTALL
+)
+
+
+def _parts(line: str) -> Iterator[str]:
+    """The words of a line, each value of an option read as a shell reads it."""
+    takes_value = {n for a in parser()._actions if a.nargs is None for n in a.option_strings}
+    rest = line.strip()
+    while rest:
+        option = _OPTION.match(rest)
+        if option is None or option[1] not in takes_value:
+            word, rest = _first_word(rest)
+            yield word
+        elif option[2] == "=":
+            value, rest = _value(option[1], rest[option.end() :])
+            yield f"{option[1]}={value}"
+        else:
+            yield option[1]
+            rest = rest[option.end() :]
+            if rest:
+                value, rest = _value(option[1], rest)
+                yield value
+
+
+def _value(option: str, text: str) -> tuple[str, str]:
+    """The value at the start of a text, without its quotes, and what comes after it.
+
+    Raises:
+        ConfigError: A quote is not closed.
+    """
+    found = _SHELL_WORD.match(text)
+    if found is not None:
+        return "".join(shlex.split(found[0])), text[found.end() :].lstrip()
+    if text[:1] in {"'", '"'}:
+        raise ConfigError(
+            f"The quote after {option} is not closed.", next_step=f"As in {option} 'two words'."
+        )
+    return ("", text.lstrip()) if text[:1].isspace() else _first_word(text)
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    """The text up to the first space, and what comes after the space."""
+    found = re.match(r"\S*", text)
+    assert found is not None  # it may be empty
+    return found[0], text[found.end() :].lstrip()
 
 
 def _settings(options: argparse.Namespace) -> dict[str, object]:
@@ -232,18 +292,51 @@ def policy_completions(text: str, words: Sequence[str]) -> list[str]:
 
 
 def completions(text: str, words: Sequence[str], checkpoints: Sequence[str] = ()) -> list[str]:
-    """What can follow on a line: commands and modes first, then options.
+    """What can follow on a line: commands and modes first, then options and their values.
 
     Args:
         text: The word being typed.
         words: The words before it, without ``%ovagent`` itself.
         checkpoints: The names of those that there are.
     """
-    if list(words) in (["restore"], ["checkpoint"], ["checkpoint", DROP]):
-        also = [DROP] if list(words) == ["checkpoint"] and checkpoints else []
-        return [name for name in (*checkpoints, *also) if name.startswith(text)]
     if words[:1] == ["policy"]:
         return policy_completions(text, words[1:])
-    options = [n for a in parser()._actions for n in a.option_strings if n.startswith("--")]
-    choices = [*COMMANDS, *MODES, *options] if not words else options
-    return [choice for choice in choices if choice.startswith(text)]
+    command = bool(words) and words[0] in COMMANDS
+    found = _after_command(words, checkpoints) if command else _in_request(words)
+    return [choice for choice in found if choice.startswith(text)]
+
+
+def _after_command(words: Sequence[str], checkpoints: Sequence[str]) -> Sequence[str]:
+    """What can follow a command; nothing, where one takes no names."""
+    match list(words):
+        case ["restore"] | ["checkpoint", "drop"]:
+            return checkpoints
+        case ["checkpoint"]:
+            return (*checkpoints, DROP) if checkpoints else ()
+        case ["usage"]:
+            return get_args(By)
+        case ["doctor"]:
+            return (LIVE,)
+        case ["models"]:
+            return _models()
+        case _:
+            return ()
+
+
+def _in_request(words: Sequence[str]) -> Sequence[str]:
+    """What can follow in a request: the values of an option, else the options."""
+    actions = parser()._actions
+    last = words[-1] if words else ""
+    option = next((a for a in actions if last in a.option_strings and a.nargs is None), None)
+    if option is not None:
+        takes_model = option.dest in {"model", "backups"}
+        return _models() if takes_model else tuple(option.choices or ())
+    options = [name for a in actions for name in a.option_strings if name.startswith("--")]
+    return options if words else [*COMMANDS, *MODES, *options]
+
+
+def _models() -> Sequence[str]:
+    """The models that are known by name."""
+    from ovagent_jupyter.agent.model_report import model_names
+
+    return model_names()

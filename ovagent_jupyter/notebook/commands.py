@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.config.sources import Source
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ovagent_jupyter.agent.session import AgentSession
     from ovagent_jupyter.notebook.namespace import Namespace
     from ovagent_jupyter.runtime import Runtime
+    from ovagent_jupyter.runtime.usable import Usable
 
 EXAMPLES = (
     "QC these cells",
@@ -35,7 +36,7 @@ class Commands:
     Args:
         runtime: The sessions.
         namespace: The user's variables.
-        traits: Gives the settings made as traitlets.
+        usable: Gives the settings in force, without those that cannot be used.
         policy: What is granted to the code.
     """
 
@@ -43,19 +44,20 @@ class Commands:
         self,
         runtime: Runtime,
         namespace: Namespace,
-        traits: Callable[[], Mapping[str, object]],
+        usable: Callable[[], Usable],
         policy: Policy,
     ) -> None:
         self._runtime = runtime
         self._undo = UndoCommands(namespace, lambda: runtime.last_turn)
-        self._traits = traits
+        self._usable = usable
+        self._set_policy = policy.run
         self._table: dict[str, Callable[[str], Shown | Traceback]] = {
             "help": self._help,
             "status": self._status,
             "doctor": self._doctor,
             "models": self._models,
             "usage": self._usage,
-            "policy": policy.run,
+            "policy": self._policy,
             "history": self._history,
             "diff": self._undo.diff,
             "undo": self._undo.undo,
@@ -95,8 +97,9 @@ class Commands:
 
     def _status(self, _argument: str) -> Shown:
         session = self._runtime.current
-        resolved = self._runtime.settings(self._traits())
-        rows: list[tuple[str, str]] = []
+        usable = self._usable()
+        resolved = usable.resolved
+        rows = [("✗ setting", _in_a_line(problem)) for problem in usable.problems]
         if session is None:
             rows.append(("session", "none yet: it begins with the first request"))
         else:
@@ -131,12 +134,21 @@ class Commands:
             raise ConfigError(
                 f"The doctor does not know {argument!r}.", next_step=f"See %ovagent doctor {LIVE}."
             )
-        config = self._runtime.settings(self._traits()).config
-        checks = self._runtime.loop.run(examine_machine(config, live=argument == LIVE))
-        rows = tuple((check.mark, check.name, check.finding, check.remedy) for check in checks)
-        bad = sum(check.mark == "✗" for check in checks)
-        title = f"{bad} problem{'s' * (bad != 1)}" if bad else "All is well"
-        return Shown(title, ("", "part", "found", "what to do"), rows)
+        usable = self._usable()
+        live = argument == LIVE
+        checks = self._runtime.loop.run(examine_machine(usable.resolved.config, live=live))
+        rows = [
+            ("✗", "setting", f"{problem.what} {problem.why}".strip(), problem.next_step)
+            for problem in usable.problems
+        ]
+        rows += [(check.mark, check.name, check.finding, check.remedy) for check in checks]
+        return Shown(_verdict(rows), ("", "part", "found", "what to do"), tuple(rows))
+
+    def _policy(self, argument: str) -> Shown:
+        problems = self._usable().problems
+        if problems:
+            raise problems[0]
+        return self._set_policy(argument)
 
     def _models(self, argument: str) -> Shown:
         from ovagent_jupyter.agent.model_report import known_models
@@ -147,7 +159,7 @@ class Commands:
     def _usage(self, argument: str) -> Shown:
         from ovagent_jupyter.agent.model_report import used_models
 
-        storage = self._runtime.settings(self._traits()).config.execution.storage_dir
+        storage = self._usable().resolved.config.execution.storage_dir
         report = used_models(paths.sessions_dir(os.environ, storage), argument)
         return Shown(report.title, report.head, report.rows, report.note)
 
@@ -201,6 +213,18 @@ def _child_state(session: AgentSession) -> str:
     state = "running" if session.executor.alive else "not running"
     label = session.sandbox.label
     return f"{state} · {label}" if label else state
+
+
+def _verdict(rows: Sequence[tuple[str, ...]]) -> str:
+    """What a doctor's rows come to."""
+    bad, limited = (sum(row[0] == mark for row in rows) for mark in "✗!")
+    if bad:
+        return f"{bad} problem{'s' * (bad != 1)}"
+    return f"All works, {limited} with a limit" if limited else "All is well"
+
+
+def _in_a_line(problem: ConfigError) -> str:
+    return " ".join(filter(None, (problem.what, problem.why, problem.next_step)))
 
 
 def _short(text: str, limit: int = 90) -> str:

@@ -44,9 +44,17 @@ class Card:
         publisher: IPython's display publisher.
         turn_key: Part of the header's display id; unique to the cell's turn.
         show_code: Show the code unfolded (mode ``code``).
+        redact: Takes keys out of what a model says.
     """
 
-    def __init__(self, publisher: Publisher, turn_key: str, *, show_code: bool = False) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        turn_key: str,
+        *,
+        show_code: bool = False,
+        redact: Callable[[str], str] = str,
+    ) -> None:
         self._publisher = publisher
         self._header_id = f"ovagent-{turn_key}"
         self._turn_key = turn_key
@@ -55,7 +63,7 @@ class Card:
         self._plan: Plan | None = None
         self._effects: tuple[str, ...] = ()
         self._who = "offline planner"
-        self._answer = Answer(publisher, f"{turn_key}-answer")
+        self._answer = Answer(publisher, f"{turn_key}-answer", redact)
         self._where = ""
         self._banner = ""
         self._progress: list[str] = []
@@ -100,7 +108,7 @@ class Card:
 
     def _on_started(self, event: AgentEvent) -> None:
         if event.data.get("model", OFFLINE) != OFFLINE:
-            self._who, self._state = escape(event.data["model"]), "asking …"
+            self._who, self._state = str(event.data["model"]), "asking …"
 
     def _on_plan(self, event: AgentEvent) -> None:
         self._plan = _carried(event, "plan")
@@ -110,11 +118,11 @@ class Card:
         self._paint()
 
     def _on_state(self, event: AgentEvent) -> None:
-        self._state = escape(event.message)
+        self._state = event.message
         self._dirty = True
 
     def _on_asked(self, event: AgentEvent) -> None:
-        self._who = escape(event.data["model"])
+        self._who = str(event.data["model"])
         self._state = "answering …"
         self._paint()
 
@@ -125,7 +133,7 @@ class Card:
             self._dirty = True
 
     def _on_switched(self, event: AgentEvent) -> None:
-        self._who = escape(event.data.get("model", self._who))
+        self._who = str(event.data.get("model", self._who))
         self._notice(event.message)
         self._dirty = True
 
@@ -208,8 +216,8 @@ class Card:
     def _on_answered(self, turn: Turn) -> None:
         """The answer is there already; the header says what it took."""
         self._answer.end({TURN_MIME: turn.as_record()})
-        self._who = escape(turn.model)
-        self._state = f"{escape(spent_text(turn))} · {seconds(turn.duration)}"
+        self._who = turn.model
+        self._state = f"{spent_text(turn)} · {seconds(turn.duration)}"
         self._paint()
 
     def _on_failed(self, event: AgentEvent) -> None:
@@ -250,8 +258,8 @@ class Card:
         self._painted_at = time.monotonic()
 
     def _header(self) -> dict[str, object]:
-        text = f"**ovagent** · {self._who} · {self._where}{self._state}"
-        plain = f"ovagent · {self._who} · {self._where}{self._state}"
+        head = f"· {self._who} · {self._where}{self._state}"
+        text, plain = f"**ovagent** {escape(head)}", f"ovagent {' '.join(head.split())}"
         if self._banner:
             text += f"\n\n⚠ **{escape(self._banner)}**"
             plain += f"\n! {self._banner}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ovagent_jupyter.notebook.magics import OVAgent
 
 if TYPE_CHECKING:
+    from IPython.core.completer import CompletionContext, SimpleMatcherResult
     from IPython.core.interactiveshell import InteractiveShell
 
 MAGIC = "ovagent"
@@ -42,8 +44,9 @@ class Extension:
         shell.input_transformers_cleanup.append(self._rewrite)
         shell.events.register("pre_run_cell", self._cell_begins)
         shell.events.register("post_run_cell", self._cell_ends)
-        for key in (f"%{MAGIC}", _CELL):
-            shell.set_hook("complete_command", self._complete, str_key=key)
+        self._matcher = _matcher(self.magics)
+        if shell.Completer is not None:
+            shell.Completer.custom_matchers.append(self._matcher)
         atexit.register(self.magics.close)
 
     def close(self) -> None:
@@ -57,8 +60,8 @@ class Extension:
         shell.configurables.remove(self.magics)  # type: ignore[arg-type]  # as above
         for kind in ("line", "cell"):
             shell.magics_manager.magics[kind].pop(MAGIC, None)
-        for key in (f"%{MAGIC}", _CELL):
-            shell.strdispatchers["complete_command"].strs.pop(key, None)
+        if shell.Completer is not None:
+            shell.Completer.custom_matchers.remove(self._matcher)
 
     def _cell_begins(self, _info: object) -> None:
         self._cell_runs = True
@@ -83,12 +86,28 @@ class Extension:
         shell = self._shell
         return bool(shell.autoawait and hasattr(shell, "kernel") and not self._cell_runs)
 
-    def _complete(self, _shell: object, event: object) -> list[str]:
+
+def _matcher(magics: OVAgent) -> Callable[[CompletionContext], SimpleMatcherResult]:
+    """What Tab offers on a line of ours: our words, and then no names of Python.
+
+    A hook for ``complete_command`` would be simpler; Python's names stand beside what it finds.
+    """
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    @context_matcher(priority=1_000, identifier=MAGIC)  # type: ignore[untyped-decorator]
+    def match(context: CompletionContext) -> SimpleMatcherResult:
+        before = context.text_until_cursor
+        first, *words = before.split() or [""]
+        if first not in {f"%{MAGIC}", _CELL} or before.endswith(first):
+            return {"completions": []}
         from ovagent_jupyter.notebook.arguments import completions
 
-        line = str(getattr(event, "line", ""))
-        symbol = str(getattr(event, "symbol", ""))
-        words = line.split()[1:]
-        if words and words[-1] == symbol:
-            words.pop()
-        return completions(symbol, words, self.magics.checkpoints)
+        typed = "" if before[-1].isspace() else words.pop()
+        found = completions(typed, words, magics.checkpoints)
+        return {
+            "completions": [SimpleCompletion(text=name) for name in found],
+            "matched_fragment": typed,
+            "suppress": True,
+        }
+
+    return match  # type: ignore[no-any-return]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ovagent_jupyter.agent.turn import Turn, TurnRequest
-from ovagent_jupyter.events import AgentEvent, Category, Level
+from ovagent_jupyter.config.llm import OFFLINE
+from ovagent_jupyter.config.options import require_words
+from ovagent_jupyter.events import AgentEvent, Category, Emit, Level
 from ovagent_jupyter.notebook.arguments import Command, RunOptions, parse_cell, parse_line, parser
 from ovagent_jupyter.notebook.asking import Asker
 from ovagent_jupyter.notebook.bridge import Begin, Bridge, Show
@@ -20,6 +22,7 @@ from ovagent_jupyter.notebook.policy import Policy
 from ovagent_jupyter.notebook.shown import Shown, Traceback
 from ovagent_jupyter.reporters import PrintReporter
 from ovagent_jupyter.runtime import Runtime
+from ovagent_jupyter.runtime.usable import Usable, usable_settings
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -29,6 +32,10 @@ SHOWN_BY_THE_SHELL = (Category.TURN_STARTED, Category.TURN_FAILED)
 """In a terminal the request stands in the line above, and the error ends the input."""
 SHOWN_BY_THE_CARD = (*SHOWN_BY_THE_SHELL, Category.CODE_OUTPUT)
 """In a notebook the card also relays what the code shows."""
+PLANNED_HERE = (
+    "The built-in planner answers this: in this version, models answer `ask` only, "
+    "as in %%ovagent ask -m {model}."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +68,9 @@ class Face:
         self.namespace = Namespace(shell.user_ns, self.runtime.store, self._undo_limit)
         self.bridge = Bridge(self.runtime.loop, self.runtime.caller)
         self.traits = traits
+        self._profile = profile
         self.policy = Policy(self.runtime, traits, self.ask)
-        self._commands = Commands(self.runtime, self.namespace, traits, self.policy)
+        self._commands = Commands(self.runtime, self.namespace, self._usable, self.policy)
         self._turns = 0
 
     def line(self, line: str) -> Shown | Traceback | None:
@@ -98,7 +106,16 @@ class Face:
         asked = self._turn(options)
         self._finish(options, asked, self.bridge.run(asked.begin, asked.show))
 
+    def _usable(self) -> Usable:
+        """The settings in force without those that cannot be used."""
+        return usable_settings(self.traits(), profile=self._profile, granted=self.runtime.granted)
+
     def _turn(self, options: RunOptions) -> _Asked:
+        kind = "question" if options.mode == "ask" else "request"
+        require_words(options.text, kind, "Write it below the line, in words.")
+        settings = self._usable()
+        if settings.problems:
+            raise settings.problems[0]
         self._turns += 1
         request = TurnRequest(
             text=options.text,
@@ -110,23 +127,33 @@ class Face:
             dry_run=options.dry_run,
             cell_id=self._cell_id(),
         )
-        traits = self.traits()
-        begin = partial(
+        turn = partial(
             self.runtime.turn,
             request,
             session=options.session,
-            traits=traits,
+            traits=self.traits(),
             flags=self.policy.admit(options.settings),
         )
-        verbose = self.runtime.settings(traits).config.verbose
-        show = self._show(options, verbose=verbose)
-        return _Asked(request, lambda emit: begin(emit=emit), show)
+
+        def begin(emit: Emit) -> Coroutine[Any, Any, Turn]:
+            model = options.settings.get("model", OFFLINE)
+            if options.mode != "ask" and model != OFFLINE:
+                emit(_notice(PLANNED_HERE.format(model=model), Level.INFO))
+            return turn(emit=emit)
+
+        show = self._show(options, verbose=settings.resolved.config.verbose)
+        return _Asked(request, begin, show)
 
     def _show(self, options: RunOptions, *, verbose: bool) -> Show:
         if not hasattr(self.shell, "kernel"):
             return _printed(SHOWN_BY_THE_SHELL)
         key = f"{self.shell.execution_count}-{self._turns}"
-        card = Card(self.shell.display_pub, key, show_code=options.mode == "code")
+        card = Card(
+            self.shell.display_pub,
+            key,
+            show_code=options.mode == "code",
+            redact=lambda text: self.runtime.redactor.text(text),
+        )
         if not verbose:
             return card.show
         also = _printed(SHOWN_BY_THE_CARD)
@@ -150,18 +177,13 @@ class Face:
 
     def _tell(self, message: str, turn: Turn, show: Show) -> None:
         """A warning that belongs to a turn whose events are over: into the cell and the log."""
-        event = AgentEvent(
-            category=Category.NOTICE,
-            message=message,
-            level=Level.WARNING,
-            correlation_id=turn.turn_id,
-        )
+        event = _notice(message, Level.WARNING, turn.turn_id)
         show(event)
         if self.runtime.current is not None:
             self.runtime.current.hear(event)
 
     def _undo_limit(self) -> int:
-        return self.runtime.settings(self.traits()).config.execution.undo_limit
+        return self._usable().resolved.config.execution.undo_limit
 
     def _show_help(self) -> None:
         sys.stdout.write(parser().format_help())
@@ -173,6 +195,12 @@ class Face:
             return ""
         metadata = get_parent().get("metadata", {})
         return str(metadata.get("cellId", ""))
+
+
+def _notice(message: str, level: Level, turn_id: str = "") -> AgentEvent:
+    return AgentEvent(
+        category=Category.NOTICE, message=message, level=level, correlation_id=turn_id
+    )
 
 
 def _printed(leave_out: Collection[Category]) -> Show:

@@ -53,7 +53,9 @@ def _typed_key(text: str) -> Secret:
 class OVAgent(Magics):
     """The settings of ovagent in this session (``%config OVAgent``) and its magics."""
 
-    model = Unicode("offline", help="Who answers; this version knows 'offline'.").tag(config=True)
+    model = Unicode(
+        "offline", help="Who answers questions; 'offline' is the built-in planner, which does not."
+    ).tag(config=True)
     api_key = Hidden(
         _typed_key, (str,), help="Key of the model; better set as OVAGENT_API_KEY."
     ).tag(config=True)

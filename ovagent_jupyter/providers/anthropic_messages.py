@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from ovagent_jupyter.providers.backend import Backend
 from ovagent_jupyter.providers.client import ModelRequest
 from ovagent_jupyter.providers.connections import Address
 from ovagent_jupyter.providers.exchange import SdkAnswer, Wire, WireClient
+from ovagent_jupyter.providers.http_client import OF_EACH_CALL, make_http, told_headers
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -29,9 +29,11 @@ def _make(address: Address) -> AsyncAnthropic:
 
     headers: dict[str, object] = dict(address.headers)
     if address.provider != "anthropic":
-        custom = os.environ.get(CUSTOM_HEADERS, "").split("\n")
-        names = (line.partition(":")[0].strip() for line in custom if ":" in line)
-        headers = dict.fromkeys(names, anthropic.Omit()) | headers
+        told = dict(address.headers)
+        if address.sends_key_as("Authorization"):
+            # Else it would be left out with one that the variable has.
+            told["Authorization"] = f"Bearer {address.key.reveal()}"
+        headers = told_headers(CUSTOM_HEADERS, told, anthropic.Omit())
     if address.key_header or not address.key:
         headers = {"Authorization": anthropic.Omit(), "X-Api-Key": anthropic.Omit()} | headers
     if address.key_header and address.key:
@@ -44,6 +46,7 @@ def _make(address: Address) -> AsyncAnthropic:
         default_query=dict(address.query),
         max_retries=0,
         open_telemetry=False,
+        http_client=make_http(anthropic.DefaultAsyncHttpxClient),
     )
 
 
@@ -60,6 +63,7 @@ def _send(
         max_tokens=0,
         messages=(),
         stream=bool(body["stream"]),
+        extra_headers=OF_EACH_CALL,
         extra_body=body,
         timeout=anthropic.Timeout(None, connect=backend.timeouts.connect),
     )

@@ -9,6 +9,7 @@ from ovagent_jupyter.messages import Usage
 from ovagent_jupyter.providers.assembly import Assembly
 from ovagent_jupyter.providers.client import FinishReason
 from ovagent_jupyter.providers.failures import failure_of_answer, make_failure
+from ovagent_jupyter.providers.token_counts import count_of
 
 _Object = Mapping[str, object]
 
@@ -158,7 +159,7 @@ class MessageReader:
 
     def _ending(self, delta: _Object, usage: _Object) -> None:
         self._count(usage)
-        self._assembly.usage_final = "output_tokens" in usage
+        self._assembly.usage_final = count_of(usage.get("output_tokens")) is not None
         self._stop_reason = _text(delta.get("stop_reason")) or self._stop_reason
         for name in ("stop_sequence", "stop_details"):
             if delta.get(name):
@@ -178,15 +179,14 @@ class MessageReader:
 
         Zero input is none told: services that are compatible only nearly say so at one end.
         """
-        counts = {name: value for name, value in usage.items() if _is_count(value)}
+        details = _object(usage.get("output_tokens_details"))
+        told = {**usage, "thinking_tokens": details.get("thinking_tokens")}
+        counts = {name: count for name in told if (count := count_of(told[name])) is not None}
         if not any(counts.get(name) for name in _INPUT_COUNTS):
             counts = {name: value for name, value in counts.items() if name not in _INPUT_COUNTS}
-        details = _object(usage.get("output_tokens_details"))
-        if _is_count(details.get("thinking_tokens")):
-            counts["thinking_tokens"] = details["thinking_tokens"]
-        self._counts |= counts  # type: ignore[arg-type]
+        self._counts |= counts
         read, cached, written = (self._counts.get(name, 0) for name in _INPUT_COUNTS)
-        if not read + cached + written:
+        if not read + cached + written + self._counts.get("output_tokens", 0):
             return
         self._assembly.usage = Usage(
             input_tokens=read + cached + written,
@@ -230,7 +230,3 @@ def _object(value: object) -> _Object:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from uuid import uuid4
 
 from ovagent_jupyter.errors import ProviderError, StreamInterrupted
@@ -291,16 +292,27 @@ class Assembly:
         return Message("assistant", tuple(parts), self.backend.provider.id)
 
     def _spent(self, message: Message) -> Usage:
-        if self.usage is not None and self.usage_final:
-            return self.usage
+        """What was told; the rest is estimated, and so are zeros that cannot be.
+
+        A question has tokens, and so has an answer with words: services that count neither would
+        fill no budget.
+        """
+        told = self.usage or Usage()
+        final = self.usage is not None and self.usage_final
+        read, written = told.input_tokens, told.output_tokens
+        if not read:
+            read = told.cached_tokens + told.cache_write_tokens or estimate_request(self.request)
+        if not final or not written:
+            written = max(written, self._estimate_written(message))
+        if final and (read, written) == (told.input_tokens, told.output_tokens):
+            return told
+        return replace(told, input_tokens=read, output_tokens=written, estimated=True)
+
+    def _estimate_written(self, message: Message) -> int:
         written = estimate_message(message)
         # Also what was dropped has been paid for.
         written += sum(estimate_tokens("".join(part.pieces)) for part in self._calls)
-        written -= sum(_arguments(call) for call in message.tool_calls)
-        if self.usage is None:
-            return Usage(estimate_request(self.request), written, estimated=True)
-        known = self.usage
-        return known + Usage(output_tokens=max(0, written - known.output_tokens), estimated=True)
+        return written - sum(_arguments(call) for call in message.tool_calls)
 
     def _endless(self) -> ProviderError:
         return ProviderError(

@@ -36,6 +36,8 @@ class Backend:
     key: Secret = field(default_factory=lambda: Secret(""))
     headers: Mapping[str, str] = field(default_factory=dict)
     """The user's own, sent with every call."""
+    endpoint_from: str = ""
+    """Where the setting ``endpoint`` is from that leads here; empty where the model's name does."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     answer_cap: int = 64 << 20
     """Bytes of an answer after which the call is ended."""

@@ -23,6 +23,8 @@ _ID = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _PATH_STARTS = ("/", "./", "../", "~")
 _NEAR, _NEAR_ID = 60.0, 75.0
 """How alike, of 100, a model's or a provider's name must be to be offered instead."""
+_MISSPELT = 88.0
+"""The same for a model whose provider is known, which may have others that we do not know."""
 
 
 class Providers(Mapping[str, ProviderInfo]):
@@ -204,7 +206,7 @@ def nearest(name: str, providers: Providers = PROVIDER_REGISTRY) -> tuple[str, .
     """Names of models or providers that are like one, best first; two at most."""
     from rapidfuzz import fuzz, process, utils  # only errors need it
 
-    head, slash, _ = name.partition("/")
+    head, slash, rest = name.partition("/")
     models = [
         model_ref(row, model.id, providers) for row in providers.known() for model in row.models
     ]
@@ -217,10 +219,35 @@ def nearest(name: str, providers: Providers = PROVIDER_REGISTRY) -> tuple[str, .
         limit=2,
     )
     if not found:
-        ids = [each for row in providers.known() for each in (row.id, *row.aliases)]
+        rows = list(providers.known())
+        # Of two that are as near, the one whose own name it is: groq for groc, not xai's grok.
+        ids = [*(row.id for row in rows), *(alias for row in rows for alias in row.aliases)]
         found = process.extract(head, ids, scorer=fuzz.ratio, score_cutoff=_NEAR_ID, limit=1)
-        return tuple(f"{near}/{name.partition('/')[2]}" if slash else near for near, *_ in found)
+        return tuple(f"{near}/{rest}" if slash else near for near, *_ in found)
     return tuple(near for near, *_ in found)
+
+
+def misspelt(
+    provider: ProviderInfo, model_id: str, providers: Providers = PROVIDER_REGISTRY
+) -> str:
+    """The model of a provider that a name is a misspelling of, as a user names it; may be empty.
+
+    One that differs in digits alone is another version, and not misspelt.
+    """
+    from rapidfuzz import fuzz, process  # only errors need it
+
+    wanted = model_id.lower()
+    ids = {row.id.lower(): row.id for row in provider.models}
+    if wanted in ids or _without_digits(wanted) in map(_without_digits, ids):
+        return ""
+    found = process.extractOne(wanted, list(ids), scorer=fuzz.ratio, score_cutoff=_MISSPELT)
+    if found is None or wanted.startswith(found[0]):  # more in the name is another model
+        return ""
+    return model_ref(provider, ids[found[0]], providers)
+
+
+def _without_digits(model_id: str) -> str:
+    return re.sub(r"[\d.]+", "", model_id)
 
 
 def model_ref(

@@ -173,8 +173,7 @@ class ChatReader:
             self._say(content)
         elif content:
             self._parts(content)
-        if delta.get("refusal"):
-            self._refusal.append(delta["refusal"])
+        self._refuse(delta.get("refusal"))
         for call in delta.get("tool_calls") or ():
             self._call(call)
         if delta.get("function_call"):
@@ -191,9 +190,13 @@ class ChatReader:
                 for each in pieces:
                     self._assembly.reasoning(each if isinstance(each, str) else each["text"])
             elif part.get("type") == "refusal":
-                self._refusal.append(part.get("refusal") or "")
+                self._refuse(part.get("refusal"))
             elif isinstance(part.get("text"), str):
                 self._say(part["text"])
+
+    def _refuse(self, words: object) -> None:
+        if isinstance(words, str) and words:
+            self._refusal.append(words)
 
     def _keep_details(self, details: list[Any]) -> None:
         """OpenRouter's thinking, to be sent back: pieces of one text are joined."""
@@ -220,6 +223,9 @@ class ChatReader:
             raise make_failure(assembly.backend, "interrupted", why=f"It stopped with {word!r}.")
         if reason is None or word not in _REASONS:
             assembly.details["finish_reason"] = word
+        if reason is None:
+            # The name that it has on all wires.
+            assembly.details["stop_reason"] = word
         assembly.finish(reason or "stop")
 
     def _no_answer(self, data: Mapping[str, Any], why: str) -> ProviderError:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ovagent_jupyter.messages import Usage
+from ovagent_jupyter.providers.token_counts import count_of
 
 
 def usage_of_chunk(chunk: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Where a chunk or an answer tells its usage, if it does."""
     usage = chunk.get("usage")
     if not usage:
-        usage = (chunk.get("x_groq") or {}).get("usage")
+        groq = chunk.get("x_groq")
+        usage = groq.get("usage") if isinstance(groq, Mapping) else None
     if not usage:
         choices = chunk.get("choices")
         usage = choices[0].get("usage") if choices else None  # Moonshot
@@ -46,8 +48,5 @@ def _details(told: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def _count(told: Mapping[str, Any], *names: str) -> int:
-    for name in names:
-        value = told.get(name)
-        if isinstance(value, int | float) and value > 0:
-            return int(value)
-    return 0
+    """The first that is told; 0 for none, which the assembly estimates where it cannot be."""
+    return next(filter(None, (count_of(told.get(name)) for name in names)), 0)

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from ovagent_jupyter.config.llm import OFFLINE
+from ovagent_jupyter.config.llm import OFFLINE, is_loopback
 from ovagent_jupyter.config.schema import AgentConfig
 from ovagent_jupyter.errors import ConfigError, OVAgentError, ProviderError
 from ovagent_jupyter.providers.backend import Backend
-from ovagent_jupyter.providers.catalog import PROVIDER_REGISTRY, Providers, model_ref
+from ovagent_jupyter.providers.catalog import PROVIDER_REGISTRY, Providers, misspelt, model_ref
 from ovagent_jupyter.providers.credentials import find_key, needs_key
 from ovagent_jupyter.providers.model_info import model_info
 from ovagent_jupyter.providers.provider import ModelInfo, ProviderInfo, WireAPI
+from ovagent_jupyter.providers.remedies import elsewhere
 from ovagent_jupyter.providers.resolve import backend_of, base_url_of
 
 Finding = tuple[Literal["✓", "!", "✗"], str, str, str]
@@ -28,6 +29,7 @@ PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _CONNECT = 0.3
 """Seconds that a server of this machine may take to be noticed."""
+_NOT_ASKED = "not asked; `doctor live` asks"
 _LIVE = 5.0
 """Seconds that a service may take to tell what it serves."""
 
@@ -157,21 +159,48 @@ def _configured(
 async def _model_line(backend: Backend | Finding, *, live: bool) -> Finding:
     if not isinstance(backend, Backend):
         return backend
+    name = f"model {backend.name}"
+    if backend.wire_api is WireAPI.LOCAL:
+        return await asyncio.to_thread(_local_line, name, backend)
     info = backend.model
-    parts = [*_reached_by(backend), _window(info), _prices(info)]
-    remedies = []
-    if not info.window_known:
-        remedies.append("Its window is a guess; `%ovagent models` lists those that are known.")
+    told = await (_asked(backend) if live else _noticed(backend))
+    if told.failed:
+        return "✗", name, _joined([*_reached_by(backend), told.words]), told.remedy
+    parts = [*_reached_by(backend), _window(info), _prices(info), told.words]
+    remedies = [told.remedy or _of_window(backend, told.window, live=live)]
     if info.retires and info.retires <= f"{datetime.now(UTC):%Y-%m-%d}":
         parts.append(f"dropped by its service on {info.retires}")
         remedies.append("Choose another model.")
+    remedy = " ".join(filter(None, remedies))
+    return "!" if remedy else "✓", name, _joined(parts), remedy
+
+
+def _local_line(name: str, backend: Backend) -> Finding:
+    """A model that runs in this process: what it needs, and what its files say."""
+    from ovagent_jupyter.providers.local.readiness import examine_local
+
+    try:
+        found = examine_local(backend)
+    except ProviderError as error:
+        return _failed(name, error)
+    mark: Literal["✓", "!"] = "!" if found.remedy else "✓"
+    return mark, name, _joined(["no key needed", *found.parts, "costs nothing"]), found.remedy
+
+
+def _of_window(backend: Backend, told: int, *, live: bool) -> str:
+    """What to do about a window that is a guess; empty where it is none."""
+    info = backend.model
+    if info.window_known:
+        return ""
+    meant = misspelt(backend.provider, info.id)
+    if meant:
+        return f"Did you mean {meant!r}? This one is not known, and its window is a guess."
+    by_hand = "in Python, register_provider sets it."
+    if told:
+        return f"It tells a window of {tokens(told)}; calls assume {tokens(info.window)}: {by_hand}"
     if live:
-        told, remedy, failed = await _asked(backend)
-        parts.append(told)
-        remedies = [remedy] if remedy else remedies
-        if failed:
-            return "✗", f"model {backend.name}", _joined(parts), remedy
-    return "!" if remedies else "✓", f"model {backend.name}", _joined(parts), " ".join(remedies)
+        return f"Its window is a guess, and the service does not tell it: {by_hand}"
+    return f"Its window is a guess: `doctor live` asks for it; {by_hand}"
 
 
 async def _provider_line(info: ProviderInfo, environ: Mapping[str, str], *, live: bool) -> Finding:
@@ -185,29 +214,58 @@ async def _provider_line(info: ProviderInfo, environ: Mapping[str, str], *, live
         )
     except (ProviderError, ConfigError) as error:
         return _failed(info.id, error)
-    parts = [*_reached_by(backend), *(["something listens there"] if info.local else [])]
-    if not live:
-        return "✓", info.id, _joined(parts), ""
-    told, remedy, failed = await _asked(backend)
-    return "!" if failed else "✓", info.id, _joined([*parts, told]), remedy
+    parts = _reached_by(backend)
+    if live:
+        told = await _asked(backend)
+        return "!" if told.failed else "✓", info.id, _joined([*parts, told.words]), told.remedy
+    heard = "something listens there; " if info.local else ""
+    return "✓", info.id, _joined([*parts, f"{heard}{_NOT_ASKED}"]), ""
 
 
-async def _asked(backend: Backend) -> tuple[str, str, bool]:
-    """What a service tells of itself: a part of a line, what to do, and whether it failed."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What was found out at the address of a service."""
+
+    words: str
+    remedy: str = ""
+    failed: bool = False
+    window: int = 0
+    """Of the model that is wanted; 0 where it is not told."""
+
+
+async def _noticed(backend: Backend) -> _Told:
+    """Without asking: whether something listens, where it is this machine that would."""
+    if not is_loopback(backend.url):
+        return _Told(_NOT_ASKED)
+    if await _listens(backend.url):
+        return _Told(f"something listens there; {_NOT_ASKED}")
+    from ovagent_jupyter.providers.local.readiness import how_to_start
+
+    start = how_to_start(backend)
+    remedy = f"Start it with `{start}`." if start else "Start the server, or correct its address."
+    return _Told("nothing listens there", elsewhere(backend, backend.url) or remedy, failed=True)
+
+
+async def _asked(backend: Backend) -> _Told:
+    """What a service tells of itself."""
     from ovagent_jupyter.providers.discovery import examine_endpoint
 
     try:
         found = await examine_endpoint(backend, seconds=_LIVE)
     except ProviderError as error:
-        return error.why or error.what, error.next_step, True
+        words = " ".join(filter(None, (error.what, error.why)))
+        return _Told(words, error.next_step, failed=True)
     told = f"answers with {len(found.models)} model{'s' * (len(found.models) != 1)}"
     program = " ".join(filter(None, (found.server, found.version)))
     told = f"{told} ({program})" if program else told
     wanted = backend.model.id
-    listed = {row.id for row in found.models}
-    if not wanted or not listed or listed & {wanted, f"{wanted}:latest"}:
-        return told, "", False
-    return f"{told}, this one not among them", _like(wanted, listed), False
+    listed = {row.id: row for row in found.models}
+    row = listed.get(wanted) or listed.get(f"{wanted}:latest")
+    if row is not None:
+        return _Told(told, window=row.window if row.window_known else 0)
+    if not wanted or not listed:
+        return _Told(told)
+    return _Told(f"{told}, this one not among them", _like(wanted, listed))
 
 
 def _like(wanted: str, listed: Iterable[str]) -> str:
@@ -242,7 +300,9 @@ def _url(info: ProviderInfo, environ: Mapping[str, str]) -> str:
 def _reached_by(backend: Backend) -> list[str]:
     default = backend.provider.default_key and backend.key.reveal() == backend.provider.default_key
     key = f"key from {backend.key.source}" if backend.key.source and not default else ""
-    return [key or "no key needed", backend.url]
+    by = f" (endpoint, from {backend.endpoint_from})" if backend.endpoint_from else ""
+    none = "no key needed" if backend.provider.local else "no key sent"
+    return [key or none, f"{backend.url}{by}"]
 
 
 def _window(info: ModelInfo) -> str:

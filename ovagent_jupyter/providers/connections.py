@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import ssl
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +20,8 @@ from ovagent_jupyter.providers.credentials import Secret
 _ENDPOINTS = ("/chat/completions", "/responses", "/messages", "/completions", "/models")
 _NEAR = ("localhost", "127.", "0.0.0.0", "[::1]", "10.", "192.168.", "host.docker.internal")  # noqa: S104 - only compared
 _LAST_PORT = 65535
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 class SdkClient(Protocol):
@@ -46,6 +50,11 @@ class Address:
     """Header of the key; empty is the wire's own."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """The provider's, then the user's."""
+
+    def sends_key_as(self, header: str) -> bool:
+        """Whether the wire's own header of the key, named here, is sent, and told nowhere else."""
+        told = {name.lower() for name in self.headers}
+        return bool(self.key) and not self.key_header and header.lower() not in told
 
     def digest(self) -> str:
         """Names the address and the key without telling it."""
@@ -238,10 +247,67 @@ async def _close(client: SdkClient) -> None:
 def _made(backend: Backend, make: Callable[[Address], ClientT], address: Address) -> ClientT:
     try:
         return make(address)
-    except ImportError as error:
-        raise ProviderError(
-            f"The package {error.name or 'of the SDK'} cannot be loaded.",
+    except Exception as error:
+        failure = _not_made(backend, error)
+        if failure is None:
+            raise
+    # Raised outside of the handler: the library's own text may quote the password of a proxy.
+    raise failure
+
+
+def _not_made(backend: Backend, error: Exception) -> ProviderError | None:
+    """Why a client cannot be made, as far as it is known: a package, or the environment."""
+    if isinstance(error, ImportError):
+        missing = "socksio" if "socksio" in str(error) else error.name or ""
+        proxy = "A SOCKS proxy is set, which needs it." if missing == "socksio" else str(error)
+        return ProviderError(
+            f"The package {missing or 'of the SDK'} cannot be loaded.",
             provider=backend.provider.id,
-            why=str(error),
-            next_step=f"pip install {(error.name or 'openai').partition('.')[0]}",
-        ) from error
+            why=proxy,
+            next_step=f"pip install {(missing or 'openai').partition('.')[0]}",
+        )
+    variable, why, remedy = _bad_authorities() if isinstance(error, OSError) else _bad_proxy()
+    if not variable:
+        return None
+    return ProviderError(
+        f"{variable} cannot be used, and with it no service can be reached.",
+        provider=backend.provider.id,
+        fault="unreachable",
+        why=why,
+        next_step=f"Set {variable} to {remedy}, or unset it.",
+    )
+
+
+def _bad_authorities() -> tuple[str, str, str]:
+    """The variable of certificates that cannot be read, why, and the remedy."""
+    path = os.environ.get("SSL_CERT_FILE", "")
+    try:
+        ssl.create_default_context(cafile=path or None)
+    except OSError as error:
+        why = f"{path!r} has no certificates."
+        if not isinstance(error, ssl.SSLError):
+            why = f"{path!r} cannot be read: {error.strerror}."
+        return "SSL_CERT_FILE", why, "a file of certificates"
+    return "", "", ""
+
+
+def _bad_proxy() -> tuple[str, str, str]:
+    """The variable of a proxy that is none, why, and the remedy; never what it has."""
+    for name, value in os.environ.items():
+        if name.upper() not in _PROXIES or not value:
+            continue
+        scheme, separator, _ = value.partition("://")
+        if separator and scheme.lower() not in _PROXY_SCHEMES:
+            why = f"The scheme {scheme[:20]!r} is not that of a proxy."
+            return name, why, "http://host:port"
+        if not _has_port(value if separator else f"http://{value}"):
+            return name, "It is not the address of a proxy.", "http://host:port"
+    return "", "", ""
+
+
+def _has_port(url: str) -> bool:
+    """Whether the port of an address, if it names one, can be read."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False

@@ -11,6 +11,9 @@ from ovagent_jupyter.providers.provider import ProviderInfo, WireAPI
 
 __all__ = ["SERVICE", "Keyring", "Secret", "find_key", "installed_keyring", "variables_of"]
 
+OWN_VARIABLE = "OVAGENT_API_KEY"
+"""Holds the key of the model in the settings, whoever serves it."""
+
 SERVICE = "ovagent"
 """Under which name keys lie in the keyring of the system; the user is the provider's id."""
 
@@ -68,16 +71,37 @@ def needs_key(provider: ProviderInfo) -> bool:
     return not (provider.default_key or provider.local or provider.wire_api is WireAPI.LOCAL)
 
 
-def missing_key(provider: ProviderInfo, *, keyring: bool = False) -> ProviderError:
-    """The error for no key: it says where one was looked for."""
+def missing_key(
+    provider: ProviderInfo, *, keyring: bool = False, own: bool = True, meant: str = ""
+) -> ProviderError:
+    """The error for no key: where one was looked for, and how it can be given.
+
+    Args:
+        provider: Whose.
+        keyring: Whether the keyring of the system was asked.
+        own: Whether the key of the settings would be sent there.
+        meant: A model that is known, where the name looks like a misspelling of it.
+    """
     places = [*variables_of(provider), *(["the keyring"] if keyring else [])]
     return ProviderError(
         f"There is no key for {provider.display_name}.",
         provider=provider.id,
         fault="key",
         why=f"Looked at: {', '.join(places)}." if places else "It names no variable for one.",
-        next_step=f"Set {places[0]}, or pass api_key=." if places else "Pass api_key=.",
+        next_step=f"{f'Did you mean {meant!r}? ' if meant else ''}"
+        f"{_how_to_give(provider, own=own)} Local models need none: 'ollama/NAME', 'mlx/FOLDER'.",
     )
+
+
+def where_to_put(provider: ProviderInfo, *, own: bool = True) -> str:
+    """The variables that a key can be put into: ``OPENAI_API_KEY or OVAGENT_API_KEY``."""
+    names = [*variables_of(provider)[:1], *([OWN_VARIABLE] if own else [])]
+    return " or ".join(names)
+
+
+def _how_to_give(provider: ProviderInfo, *, own: bool) -> str:
+    variables = where_to_put(provider, own=own)
+    return f"Set {variables}." if variables else "Give it as api_key."
 
 
 def installed_keyring() -> Keyring | None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from urllib.parse import urljoin, urlsplit
 
 from jiter import from_json
 
@@ -15,7 +16,12 @@ from ovagent_jupyter.providers.assembly import Assembly
 from ovagent_jupyter.providers.backend import Backend
 from ovagent_jupyter.providers.client import ModelDelta, ModelRequest
 from ovagent_jupyter.providers.connections import Address, Connections, SdkClient
-from ovagent_jupyter.providers.failures import failure_of_answer, failure_of_exception
+from ovagent_jupyter.providers.failures import (
+    failure_of_answer,
+    failure_of_exception,
+    make_failure,
+    quoted,
+)
 from ovagent_jupyter.providers.sse import Event, EventSplitter
 from ovagent_jupyter.providers.watch import Watch
 
@@ -32,6 +38,12 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 """How a stream of events begins."""
 
 _DONE = b"[DONE]"
+
+_QUOTED = 2000
+"""Bytes of an answer that are looked at for what can be quoted."""
+
+_REDIRECTS = range(300, 400)
+"""Statuses by which a service names another address."""
 
 _WRONG_SHAPE = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 """What reading JSON of another shape than expected ends in."""
@@ -257,7 +269,10 @@ class _Reading:
         if not self._found and self._splitter.stray.strip():
             self._take_whole(self._splitter.stray)
         elif not self.ended:
-            self._decoder.end()
+            try:
+                self._decoder.end()
+            except _WRONG_SHAPE as error:
+                raise _misshapen(self._backend) from error
 
     def failure(self, error: Exception) -> ProviderError | None:
         """What ended it; None where the service had said before that it was done."""
@@ -270,8 +285,10 @@ class _Reading:
                 self._decoder.end()
             except ProviderError as late:
                 return late
+            except _WRONG_SHAPE:
+                return _misshapen(self._backend)
             return None
-        failure = failure_of_exception(self._backend, error)
+        failure = _redirect(self._backend, error) or failure_of_exception(self._backend, error)
         failure.request_id = failure.request_id or str(self._assembly.details.get("request_id", ""))
         return failure
 
@@ -285,6 +302,8 @@ class _Reading:
             broken = self._assembly.broken(failure)
         except ProviderError as endless:
             broken = endless
+        except _WRONG_SHAPE:
+            broken = failure or _misshapen(self._backend)
         return self._assembly.take(), broken
 
     def _take(self, events: list[Event]) -> None:
@@ -311,6 +330,10 @@ class _Reading:
     def _take_whole(self, body: bytes) -> None:
         try:
             self._decoder.whole(from_json(body.removeprefix(b"\xef\xbb\xbf")))
+        except ProviderError as failure:
+            if failure.fault == "malformed":
+                failure.why = failure.why or _sent(self._backend, body)
+            raise
         except _WRONG_SHAPE as error:
             raise _unreadable(self._backend, body) from error
 
@@ -321,5 +344,52 @@ def _unreadable(backend: Backend, data: bytes) -> ProviderError:
     if failure.fault == "malformed":
         # Nothing, or JSON that is cut or garbled, may come right; a page or plain words will not.
         failure.retryable = data.strip()[:1] in {b"", b"{", b"["}
-        failure.why = f"It sent: {failure.why}" if failure.why else "It sent nothing."
+        failure.why = f"It sent: {failure.why}" if failure.why else _sent(backend, data)
     return failure
+
+
+def _sent(backend: Backend, data: bytes) -> str:
+    words = quoted(backend, data[:_QUOTED].decode("utf-8", "replace"))
+    return f"It sent: {words}" if words else "It sent nothing."
+
+
+def _misshapen(backend: Backend) -> ProviderError:
+    """The failure of an answer whose pieces can be read and make no whole."""
+    failure = make_failure(backend, "malformed", why="Its pieces do not make an answer.")
+    failure.retryable = True
+    return failure
+
+
+def _redirect(backend: Backend, error: Exception) -> ProviderError | None:
+    """The failure of an answer that names another address, to which nothing was sent.
+
+    A question and a key are for the host that the user named: where else they go the user says.
+    """
+    response = getattr(error, "response", None)
+    status = getattr(error, "status_code", None)
+    location = str(getattr(response, "headers", {}).get("location", ""))
+    if response is None or status not in _REDIRECTS or not location:
+        return None
+    host, address = _base_of(str(response.request.url), location, backend.url)
+    name = backend.provider.display_name or backend.provider.id
+    return ProviderError(
+        f"{name} is not at its base URL, but sends on to {quoted(backend, host)}.",
+        provider=backend.provider.id,
+        status_code=status,
+        fault="bad_request",
+        why=f"It answered with status {status}; nothing was sent to the other address.",
+        next_step=f"If you trust it, set base_url to {quoted(backend, address)}",
+    )
+
+
+def _base_of(asked: str, location: str, base: str) -> tuple[str, str]:
+    """The host that a redirect names, and the base URL by which the call would have gone there."""
+    try:
+        target = urlsplit(urljoin(asked, location))
+    except ValueError:
+        return "another host", "the service's address"
+    host = target.netloc.rpartition("@")[2]
+    call = urlsplit(asked).path.removeprefix(urlsplit(base).path.rstrip("/")) or "/"
+    # Without its query, which may hold a pass; its path, if it is not that of the call, is a page.
+    path, found, _ = target.path.rpartition(call)
+    return host, f"{target.scheme}://{host}{path if found else ''}"

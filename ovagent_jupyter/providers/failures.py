@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ovagent_jupyter.errors import ProviderError, ProviderFault
 from ovagent_jupyter.providers.backend import Backend
 from ovagent_jupyter.providers.fault_words import fault_of_code, fault_of_text, more_special
+from ovagent_jupyter.providers.remedies import address_remedy, remedy_by_settings, sends_key, usual
 from ovagent_jupyter.providers.retry_after import read_retry_after
 from ovagent_jupyter.storage.redaction import REDACTED, Redactor
 
@@ -49,26 +50,6 @@ _WHAT: dict[ProviderFault, str] = {
     "malformed": "{name} did not give an answer that can be read.",
     "interrupted": "{name} broke the connection off.",
     "busy": "Too many calls to {name} are under way.",
-}
-
-_NEXT: dict[ProviderFault, str] = {
-    "unreachable": "Check the network, the base URL and the proxy; `%ovagent doctor` tests them.",
-    "timeout": "Run it again, or choose another model with -m.",
-    "rate_limited": "Wait a moment, or name a backup model.",
-    "overloaded": "Wait a moment, or name a backup model.",
-    "server": "Run it again; if it stays, choose another model with -m.",
-    "key": "Check the key{source}; `%ovagent doctor` tests it.",
-    "permission": "Check what the key may do, or choose another model with -m.",
-    "payment": "Add credit to the account, or choose another model with -m.",
-    "unknown_model": "Check its name with `%ovagent models`.",
-    "bad_request": "Choose another model with -m, or report this text.",
-    "context_full": "Ask with less, or choose a model with a larger window.",
-    "too_large": "Ask with less: fewer images, or a shorter conversation.",
-    "policy": "Say it in other words; another model may answer.",
-    "malformed": "Check the base URL; run it again.",
-    "interrupted": "Run it again.",
-    "busy": "Wait until the other calls have ended.",
-    "other": "Run it again; if it stays, report this text.",
 }
 
 
@@ -233,29 +214,26 @@ def make_failure(
     names = {
         "name": backend.provider.display_name or backend.provider.id,
         "model": backend.model.id,
-        "source": f" in {backend.key.source}" if backend.key.source else "",
     }
     again = fault in _TRY_AGAIN and status not in _NEVER_AGAIN
+    url = quoted(backend, backend.url)
+    what = _WHAT.get(fault, "{name} failed.")
+    if fault == "key" and not sends_key(backend):
+        what = "{name} wants a key, and none was sent."
+    next_step = next_step or remedy_by_settings(backend, fault, url)
     looks_wrong = page or (status in {404, 405} and backend.model.id not in why)
     if looks_wrong and fault in {"malformed", "unknown_model", "bad_request", "permission"}:
-        next_step = next_step or _address(backend, page=page)
+        next_step = next_step or address_remedy(url, page=page)
     return ProviderError(
-        _WHAT.get(fault, "{name} failed.").format(**names),
+        what.format(**names),
         provider=backend.provider.id,
         status_code=status,
         retryable=again,
         fault=fault,
         retry_after=retry_after,
         why=quoted(backend, why),
-        next_step=next_step or _NEXT.get(fault, "").format(**names),
+        next_step=next_step or usual(backend, fault),
     )
-
-
-def _address(backend: Backend, *, page: bool) -> str:
-    said = "is a web page" if page else "has nothing at this path"
-    url = quoted(backend, backend.url)
-    remedy = "it may lack its version, such as /v1" if "/v1" not in url else "check it"
-    return f"The base URL {url} {said}: {remedy}."
 
 
 def quoted(backend: Backend, text: str) -> str:

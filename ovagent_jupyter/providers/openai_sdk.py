@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from ovagent_jupyter.providers.backend import Backend
 from ovagent_jupyter.providers.connections import Address
+from ovagent_jupyter.providers.http_client import OF_EACH_CALL, make_http, told_headers
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI, Timeout
 
 OWN_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 """Told from the user's environment by the SDK, and nobody's business but OpenAI's."""
+
+CUSTOM_HEADERS = "OPENAI_CUSTOM_HEADERS"
+"""Variable of which newer SDKs send what is in it; likewise."""
 
 
 def make_openai(address: Address) -> AsyncOpenAI:
@@ -24,7 +28,12 @@ def make_openai(address: Address) -> AsyncOpenAI:
 
     headers: dict[str, object] = dict(address.headers)
     if address.provider != "openai":
-        headers = dict.fromkeys(OWN_HEADERS, openai.Omit()) | headers
+        told = dict(address.headers)
+        if address.sends_key_as("Authorization"):
+            # Else it would be left out with one that the variable has.
+            told["Authorization"] = f"Bearer {address.key.reveal()}"
+        headers = dict.fromkeys(OWN_HEADERS, openai.Omit())
+        headers |= told_headers(CUSTOM_HEADERS, told, openai.Omit())
     if address.key_header and address.key:
         headers[address.key_header] = address.key.reveal()
     return openai.AsyncOpenAI(
@@ -34,6 +43,7 @@ def make_openai(address: Address) -> AsyncOpenAI:
         default_headers=headers,  # type: ignore[arg-type]
         default_query=dict(address.query),
         max_retries=0,
+        http_client=make_http(openai.DefaultAsyncHttpxClient),
     )
 
 
@@ -48,10 +58,10 @@ def call_options(backend: Backend) -> dict[str, Any]:
     """What every call by the SDK is given besides its body."""
     import openai
 
-    options: dict[str, Any] = {"timeout": openai_timeout(backend.timeouts.connect)}
+    headers: dict[str, object] = dict(OF_EACH_CALL)
     named = {name.lower() for name in (*backend.provider.headers, *backend.headers)}
     bearer = backend.key and not backend.provider.key_header
     if not bearer and "authorization" not in named:
         # Said for each call: the SDK takes it for forgotten otherwise, and refuses.
-        options["extra_headers"] = {"Authorization": openai.Omit()}
-    return options
+        headers["Authorization"] = openai.Omit()
+    return {"timeout": openai_timeout(backend.timeouts.connect), "extra_headers": headers}

@@ -94,8 +94,10 @@ def resolve_backend(
 
 def _endpoint_from(endpoint: str, environ: Mapping[str, str]) -> str:
     """Where the setting is from, as far as one can tell here."""
-    variable = environ.get(ENDPOINT, "").strip().rstrip("/")
-    return "" if not endpoint else ENDPOINT if endpoint.rstrip("/") == variable else "the settings"
+    if not endpoint:
+        return ""
+    same = endpoint.rstrip("/") == environ.get(ENDPOINT, "").strip().rstrip("/")
+    return ENDPOINT if same else "config.toml, %config or an argument"
 
 
 def _place(

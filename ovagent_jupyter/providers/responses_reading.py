@@ -11,6 +11,7 @@ from ovagent_jupyter.providers.assembly import Assembly
 from ovagent_jupyter.providers.client import FinishReason
 from ovagent_jupyter.providers.failures import failure_of_answer, make_failure
 from ovagent_jupyter.providers.stop_texts import StopTexts
+from ovagent_jupyter.providers.token_counts import count_of
 
 _Object = Mapping[str, object]
 
@@ -234,9 +235,9 @@ def _place(event: _Object) -> object:
 
 
 def _usage(usage: _Object) -> Usage | None:
-    """Tokens; none read is none told, as an answer always has a question."""
+    """Tokens; what is not told is 0, and estimated by the assembly."""
     read, written = _count(usage, "input_tokens"), _count(usage, "output_tokens")
-    if not read:
+    if not read and not written:
         return None
     given = _object(usage.get("input_tokens_details"))
     return Usage(
@@ -268,8 +269,7 @@ def _parts(content: object) -> Iterator[_Object]:
 
 
 def _count(counts: _Object, name: str) -> int:
-    value = counts.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    return count_of(counts.get(name)) or 0
 
 
 def _object(value: object) -> _Object:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from ovagent_jupyter.agent.session import AgentSession
 from ovagent_jupyter.agent.turn import Mode, Turn, TurnRequest
+from ovagent_jupyter.config.options import require_words
 from ovagent_jupyter.config.schema import OFFLINE, AgentConfig
 from ovagent_jupyter.errors import ConfigError
 from ovagent_jupyter.events import AgentEvent, Emit, Reporter
@@ -246,6 +247,8 @@ def _end(loop: LoopThread, session: AgentSession, keeper: Keeper, models: Models
 
 
 def _request(text: str, data: object, name: str, mode: Mode, timeout: float | None) -> TurnRequest:
+    kind = "question" if mode == "ask" else "request"
+    require_words(text, kind, "Write it in words.")
     namespace = _namespace(data, name)
     inputs = (name,) if name in namespace and not isinstance(data, Mapping) else ()
     sources = {name: Path(data).absolute()} if isinstance(data, str | os.PathLike) else {}

@@ -70,6 +70,7 @@ def build_session(
     keeper: Keeper | None = None,
     store: StoreSource | None = None,
     models: Models | None = None,
+    redactor: Redactor | None = None,
 ) -> AgentSession:
     """One session with its child, log, notebook and history.
 
@@ -82,12 +83,13 @@ def build_session(
         keeper: Keeps a child ready; the session does not close it.
         store: Gives the store that keeps what is handed over; None for one of its own.
         models: Gives the model that the settings name; the session does not close it.
+        redactor: Keeps keys out of what is recorded; None knows those of the environment.
 
     Raises:
         ConfigError: A grant of the sandbox is refused.
     """
     config = resolved.config
-    redactor = Redactor(os.environ)
+    redactor = Redactor(os.environ) if redactor is None else redactor
     directory = paths.sessions_dir(os.environ, config.execution.storage_dir)
     history = SessionHistory(redactor=redactor) if config.history_enabled else None
     recorder = Recorder.at(directory, session_id, redactor, history)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ovagent_jupyter.gateway.cost import Prices
     from ovagent_jupyter.gateway.gateway import Gateway
     from ovagent_jupyter.gateway.layer import Call, Layer
-    from ovagent_jupyter.gateway.quota import Scope
+    from ovagent_jupyter.gateway.quota import Accounts, Scope
     from ovagent_jupyter.providers.backend import Backend
     from ovagent_jupyter.providers.client import ModelDelta, ModelRequest
     from ovagent_jupyter.providers.connections import Connections
@@ -108,6 +108,7 @@ class Models:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ
         self._connections: Connections | None = None
+        self._accounts: Accounts | None = None
         self._made: list[tuple[tuple[LLMConfig, GatewayConfig, Path | None], ConfiguredModel]] = []
 
     def __call__(self, config: AgentConfig, *, dry: bool = False) -> ConfiguredModel:
@@ -226,9 +227,11 @@ class Models:
         }
         if not any(budgets.values()):
             return {}
-        from ovagent_jupyter.gateway.quota import Quota
+        from ovagent_jupyter.gateway.quota import Accounts, Quota
         from ovagent_jupyter.storage.day_ledger import DayLedger
 
+        # One for all gateways: other options do not begin a budget anew.
+        accounts = self._accounts = self._accounts or Accounts()
         directory = paths.sessions_dir(self._environ, config.execution.storage_dir)
         ledger = DayLedger(paths.home_dir(self._environ) / "spent")
         return {
@@ -236,6 +239,7 @@ class Models:
                 budgets,
                 prices,
                 ledger=ledger,
+                accounts=accounts,
                 allow_unpriced=config.gateway.prices.allow_unknown,
                 earlier=partial(_spent_in, directory),
             )
@@ -303,5 +307,5 @@ def _spent_in(directory: Path, session_id: str) -> Spent:
     for use in read_uses(directory, session_id):
         if not use.cached and use.fault not in NOT_ASKED:
             tokens = use.usage.input_tokens + use.usage.output_tokens
-            total += Spent(1, tokens, use.cost or 0.0)
+            total += Spent(1, tokens, use.cost or 0.0).bounded()
     return total

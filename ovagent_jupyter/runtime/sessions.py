@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from ovagent_jupyter.runtime.build import (
     settings_in_force,
 )
 from ovagent_jupyter.runtime.models import Models
+from ovagent_jupyter.storage.redaction import Redactor
 from ovagent_jupyter.storage.session_log import session_file
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class Runtime:
         self.current_name = ""
         self.keeper: Keeper | None = None
         """What keeps a child ready; None until something asks for one."""
+        self.redactor = Redactor(os.environ)
+        """Knows the keys of the environment, and of every model that was asked."""
         self.models = Models()
         """The models that were asked."""
         self._store: Store | None = None
@@ -149,6 +153,7 @@ class Runtime:
             keeper=self._kept(),
             store=self.store,
             models=self.models,
+            redactor=self.redactor,
         )
         if isinstance(made.executor, Preparable):
             made.executor.prepare()

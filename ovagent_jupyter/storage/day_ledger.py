@@ -1,22 +1,30 @@
-"""What was spent today by all kernels of a user: one small file a day, one line a call.
+"""What was spent today by all kernels of a user: one small file a day, a line or two a call.
 
 The session logs have it too, but a budget must hold where a log is switched off or kept elsewhere,
 and before each call: this is read from where the last reading ended, not searched.
+
+A call may be written before it is made, by what it is likely to take, and corrected once it has
+ended. A correction is a line whose amounts may be negative; a process that is killed in between
+leaves what was promised counted.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from typing import Any
 
 from ovagent_jupyter.storage.jsonl import Line, append_record, parse
 from ovagent_jupyter.storage.paths import storage_error
 from ovagent_jupyter.storage.usage import day_of
 
+MOST = 1_000_000_000
+"""More requests, tokens or US dollars than any call takes."""
 KEPT_DAYS = 31
 """Older files are removed when a new one is begun."""
 PATIENCE = 0.5
@@ -43,6 +51,24 @@ class Spent:
         return Spent(
             self.requests - other.requests, self.tokens - other.tokens, self.money - other.money
         )
+
+    def bounded(self) -> Spent:
+        """The same within what is possible: numbers, and less than nothing in corrections only.
+
+        A line with a request is that of a call; a correction has none, or takes one back.
+        """
+        least = 0 if self.requests > 0 else -MOST
+        return Spent(*(_within(getattr(self, name), least) for name in Spent.__slots__))
+
+    def floored(self) -> Spent:
+        """The same, and no amount below nothing."""
+        return Spent(max(0, self.requests), max(0, self.tokens), max(0.0, self.money))
+
+
+def _within(amount: Any, least: int) -> Any:
+    if amount != amount or amount in (math.inf, -math.inf):  # noqa: PLR0124 - not a number
+        return 0
+    return max(least, min(amount, MOST))
 
 
 def _now() -> datetime:
@@ -71,7 +97,7 @@ class DayLedger:
     @property
     def path(self) -> Path:
         """Today's file; made by the first call."""
-        return self._directory / f"{day_of(self._now(), self._zone)}.jsonl"
+        return self._file_of(day_of(self._now(), self._zone))
 
     def spent(self) -> Spent:
         """What was spent today so far, by all kernels.
@@ -96,20 +122,32 @@ class DayLedger:
         whole = new[: new.rfind(b"\n") + 1]  # a line that is being written is read next time
         self._offset += len(whole)
         for raw in whole.splitlines():
-            self._spent += _spent_of(raw)
+            self._spent = (self._spent + _spent_of(raw)).floored()
         return self._spent
 
-    def add(self, spent: Spent) -> None:
-        """Add what a call took.
+    def add(self, spent: Spent, day: str = "") -> str:
+        """Add what a call takes, or correct what was added for it; what is impossible is clamped.
+
+        Args:
+            spent: What it takes. With no request, or less than none, it is a correction.
+            day: To whose file; empty is today's. A call is all in that of the day it began in.
+
+        Returns:
+            The day.
 
         Raises:
             StorageError: It cannot be written.
         """
-        path = self.path
+        path = self._file_of(day) if day else self.path
         if not path.exists():
             self._remove_old()
-        record = {"requests": spent.requests, "tokens": spent.tokens, "money": spent.money}
+        real = spent.bounded()
+        record = {"requests": real.requests, "tokens": real.tokens, "money": real.money}
         append_record(path, {"at": self._now().isoformat(), **record}, patience=PATIENCE)
+        return path.stem
+
+    def _file_of(self, day: str) -> Path:
+        return self._directory / f"{day}.jsonl"
 
     def _remove_old(self) -> None:
         for path in sorted(self._directory.glob("????-??-??.jsonl"))[: -KEPT_DAYS + 1]:
@@ -123,6 +161,6 @@ def _spent_of(raw: bytes) -> Spent:
     if not isinstance(line, Line):
         return Spent()
     values = [line.record.get(name) for name in Spent.__slots__]
-    if not all(isinstance(value, int | float) and value >= 0 for value in values):
+    if not all(isinstance(value, int | float) for value in values):
         return Spent()
-    return Spent(*values)  # type: ignore[arg-type]  # numbers, as just checked
+    return Spent(*values).bounded()  # type: ignore[arg-type]  # numbers, as just checked

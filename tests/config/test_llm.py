@@ -146,3 +146,11 @@ def test_the_gateway_is_set_by_a_table_of_the_file(tmp_path: Path) -> None:
     assert (found.config.execution.timeout, str(found.provenance["timeout"])) == (6.0, "flags")
     assert str(found.provenance["gateway"]) == f"file ({file})"
     assert resolve().provenance["gateway"].source is Source.DEFAULT
+
+
+def test_a_folder_of_a_model_may_have_spaces_in_its_path() -> None:
+    for name in ("mlx//data/my models/small", "local/my model.gguf"):
+        assert LLMConfig(model=name, backups=(name,)).model == name
+    for name in ("claude opus", " mlx//x", "mlx//x ", "mlx//a\nb", "http://localhost/v1#a b", ""):
+        with pytest.raises(ConfigError, match="cannot be used"):
+            LLMConfig(model=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from ovagent_jupyter.config.gateway import GatewayConfig
 from ovagent_jupyter.errors import ProviderError
@@ -133,7 +134,22 @@ def _fresh(error: ProviderError) -> ProviderError:
         fault=error.fault,
         usage=error.usage,
         retry_after=error.retry_after,
+        why=error.why,
+        next_step=error.next_step,
     )
+
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+class Calendar:
+    """A time that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        return self.now
 
 
 class Clock:

@@ -17,6 +17,7 @@ from ovagent_jupyter.errors import ProviderError, StreamInterrupted
 from ovagent_jupyter.events import Category
 from ovagent_jupyter.gateway.cost import Prices, Pricing
 from ovagent_jupyter.messages import Usage
+from ovagent_jupyter.providers.backend import Backend
 from ovagent_jupyter.providers.client import ModelDelta
 from ovagent_jupyter.storage.usage import ModelUse
 from tests.gateway.layered import ask, service, through
@@ -141,6 +142,13 @@ def test_estimate_says_what_it_knows() -> None:
     assert "not known" in PRICES.estimate(asked, service()).sentence()
     assert "how long" in PRICES.estimate(asked, PRICED).sentence()
     assert "costs nothing" in PRICES.estimate(asked, service(local=True, max_output=5)).sentence()
+
+
+@pytest.mark.parametrize("backend", [HAIKU, PRICED])
+def test_counts_beyond_numbers_have_no_price(backend: Backend) -> None:
+    count = 10**400
+    for usage in (Usage(count), Usage(0, count), Usage(count, cached_tokens=count)):
+        assert PRICES.price(usage, backend) is None
 
 
 async def test_reply_has_its_cost_and_is_told() -> None:

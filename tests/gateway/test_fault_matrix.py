@@ -84,7 +84,7 @@ class Trial:
         )
         async with asyncio.timeout(HANGS_AFTER):
             outcome = await _read(gateway, streamed=self.case.streamed)
-        assert dict(gateway.state())["calls"].startswith("0 of")
+        assert dict(gateway.state())["gateway"].startswith("0 of")
         return outcome
 
     def _backend(self, name: str, url: str) -> Backend:

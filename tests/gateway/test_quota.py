@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import stat
+import fcntl
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,12 @@ from ovagent_jupyter.errors import BudgetExceeded, ProviderError
 from ovagent_jupyter.events import Category
 from ovagent_jupyter.gateway.cost import Prices, Pricing
 from ovagent_jupyter.gateway.layer import around
-from ovagent_jupyter.gateway.quota import Quota, Scope
+from ovagent_jupyter.gateway.quota import REMEMBERED, Accounts, Quota, Scope
 from ovagent_jupyter.messages import Usage
-from ovagent_jupyter.storage.day_ledger import KEPT_DAYS, DayLedger, Spent
+from ovagent_jupyter.storage.day_ledger import DayLedger, Spent
 from tests.gateway.layered import ask, service, through
 from tests.gateway.played import (
+    Calendar,
     Ears,
     Played,
     answer,
@@ -185,6 +186,64 @@ async def test_what_a_session_spent_before_counts() -> None:
         await read(through(layer, client, ask(to=PRICED)))
 
 
+async def test_gateways_of_other_settings_have_the_same_budget() -> None:
+    accounts, begun = Accounts(), []
+
+    def earlier(name: str) -> Spent:
+        begun.append(name)
+        return Spent(1)
+
+    def of(**budgets: Budget) -> Quota:
+        scoped: dict[Scope, Budget] = {"turn": Budget(), "session": Budget()} | budgets  # type: ignore[assignment]
+        return Quota(scoped, PRICES, earlier=earlier, accounts=accounts)
+
+    client = Played([answer("x")])
+    await read(through(of(session=Budget(requests=4)), client, ask(to=PRICED)))
+    await read(through(of(session=Budget(requests=4)), client, ask(to=PRICED)))
+    # Also what was asked while the session had no budget.
+    await read(through(of(turn=Budget(requests=9)), client, ask(to=PRICED)))
+    with pytest.raises(BudgetExceeded) as caught:
+        await read(through(of(session=Budget(requests=4)), client, ask(to=PRICED)))
+    assert caught.value.used == 4
+    assert begun == ["s"]
+
+
+async def test_turns_of_two_sessions_may_have_the_same_name() -> None:
+    layer, client = quota(turn=Budget(requests=1)), Played([answer("x")])
+    await read(through(layer, client, ask(to=PRICED)))
+    await read(through(layer, client, replace(ask(to=PRICED), session_id="other")))
+
+
+async def test_what_is_remembered_has_a_bound() -> None:
+    asked: list[str] = []
+
+    def earlier(name: str) -> Spent:
+        asked.append(name)
+        return Spent()
+
+    layer = Quota({"session": Budget(requests=9)}, PRICES, earlier=earlier)
+    for number in (*range(REMEMBERED + 1), REMEMBERED, 0):
+        layer.spent(replace(ask(), session_id=str(number)))
+    assert len(asked) == REMEMBERED + 2
+    assert asked[-1] == "0"
+
+
+@pytest.mark.parametrize("usage", [Usage(10**400), Usage(-10_000), Usage(0, -(10**400))])
+async def test_counts_of_a_client_of_another_make_fit_in_a_ledger(
+    tmp_path: Path, usage: Usage
+) -> None:
+    ledger = DayLedger(tmp_path, now=Calendar(), zone=UTC)
+    layer = quota(ledger, turn=Budget(tokens=4_000_000_000), day=Budget(requests=3, money=2e9))
+    client = Played([answer("x", usage=usage)])
+    for _ in range(3):
+        await read(through(layer, client, ask(to=PRICED)))
+    spent = layer.spent(ask())["day"]
+    assert (spent.requests, spent.money) == (3, pytest.approx(0.0, abs=0.1))
+    assert spent.tokens in (0, 3_000_000_000)
+    with pytest.raises(BudgetExceeded):
+        await read(through(layer, client, ask(to=PRICED)))
+
+
 async def test_around_pricing_the_price_is_taken_once() -> None:
     layer = quota(turn=Budget(money=100.0))
     client = Played([answer("x", usage=Usage(1_000_000))])
@@ -194,18 +253,6 @@ async def test_around_pricing_the_price_is_taken_once() -> None:
 
 
 # -- the day ------------------------------------------------------------------------------------
-
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
-
-
-class Calendar:
-    """A time that the test moves."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 async def test_another_kernel_sees_what_was_spent_today(tmp_path: Path) -> None:
@@ -246,8 +293,74 @@ async def test_a_ledger_that_cannot_be_written_costs_no_answer(tmp_path: Path) -
     assert text == "x"
     assert len(ears.of(Category.NOTICE)) == 1
     (tmp_path / "ledger").unlink()
-    with pytest.raises(BudgetExceeded):  # this process remembers it all the same
+    (tmp_path / "aside").rename(tmp_path / "ledger")
+    assert ledger.spent().tokens > layer.spent(ask())["day"].tokens == 5  # it knows its bill
+    with pytest.raises(BudgetExceeded):
         await read(through(layer, client, ask(to=PRICED)))
+
+
+async def test_a_promise_that_cannot_be_written_is_kept_in_memory(tmp_path: Path) -> None:
+    ledger = DayLedger(tmp_path, now=Calendar(), zone=UTC)
+    layer = quota(ledger, day=Budget(requests=2))
+    ledger.add(Spent(1))
+    gate = asyncio.Event()
+    client = Played([[gate, *answer("x")]])
+    with ledger.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as another kernel that hangs while it writes
+        task = asyncio.create_task(read(through(layer, client, ask(to=PRICED))))
+        await settle()
+        assert ledger.spent() == Spent(1)
+        with pytest.raises(BudgetExceeded, match="of this day"):
+            await read(through(layer, client, ask(to=PRICED)))
+    gate.set()
+    await task
+    assert ledger.spent() == Spent(2, 5)
+
+
+async def test_a_promise_is_in_the_ledger_while_the_call_runs(tmp_path: Path) -> None:
+    one, other = (
+        quota(DayLedger(tmp_path, now=Calendar(), zone=UTC), day=Budget(requests=1, money=9.0))
+        for _ in range(2)
+    )
+    gate = asyncio.Event()
+    client = Played([[gate, *answer("x")]])
+    task = asyncio.create_task(read(through(one, client, ask(to=PRICED))))
+    await settle()
+    promised = other.spent(ask())["day"]
+    assert (promised.requests, promised.tokens > 1_000, promised.money > 0.01) == (1, True, True)
+    with pytest.raises(BudgetExceeded):  # as after the kernel of the first was killed
+        await read(through(other, client, ask(to=PRICED)))
+    with pytest.raises(BudgetExceeded, match="promised to calls that run"):
+        await read(through(one, client, ask(to=PRICED)))
+    gate.set()
+    await task
+    spent = other.spent(ask())["day"]
+    assert (spent.requests, spent.tokens) == (1, 5)
+    assert spent.money == pytest.approx(3 * 2e-6 + 2 * 10e-6)
+
+
+async def test_a_call_that_nobody_saw_takes_its_promise_back(tmp_path: Path) -> None:
+    layer = quota(DayLedger(tmp_path, now=Calendar(), zone=UTC), day=Budget(requests=1))
+    client = Played([fails("busy"), answer("x")])
+    await read_until_failure(through(layer, client, ask(to=PRICED)))
+    assert layer.spent(ask())["day"] == Spent()
+    await read(through(layer, client, ask(to=PRICED)))
+
+
+async def test_a_call_over_midnight_is_all_of_the_day_in_which_it_began(tmp_path: Path) -> None:
+    calendar = Calendar()
+    ledger = DayLedger(tmp_path, now=calendar, zone=UTC)
+    layer = quota(ledger, day=Budget(requests=1))
+    gate = asyncio.Event()
+    client = Played([[gate, *answer("x")]])
+    task = asyncio.create_task(read(through(layer, client, ask(to=PRICED))))
+    await settle()
+    calendar.now += timedelta(days=1)
+    gate.set()
+    await task
+    assert ledger.spent() == Spent()
+    calendar.now -= timedelta(days=1)
+    assert ledger.spent() == Spent(1, 5)
 
 
 class _Blocks(asyncio.Event):
@@ -258,50 +371,10 @@ class _Blocks(asyncio.Event):
         self._path = path
 
     async def wait(self) -> bool:  # type: ignore[override]
-        """Put the file there."""
+        """Put the file there, and the folder aside."""
+        self._path.rename(self._path.with_name("aside"))
         self._path.write_text("a file is in the way")
         return True
-
-
-def test_ledger_reads_only_what_is_new_and_survives_torn_lines(tmp_path: Path) -> None:
-    one, other = (DayLedger(tmp_path, now=Calendar(), zone=UTC) for _ in range(2))
-    one.add(Spent(1, 10, 0.25))
-    assert other.spent() == Spent(1, 10, 0.25)
-    with one.path.open("ab") as file:
-        file.write(b'{"requests": 5, "tok')
-    assert other.spent() == Spent(1, 10, 0.25)
-    one.add(Spent(1, 5, 0.5))
-    assert other.spent() == one.spent() == Spent(2, 15, 0.75)
-    assert stat.S_IMODE(one.path.stat().st_mode) == 0o600
-    one.path.unlink()
-    assert other.spent() == Spent()
-
-
-def test_a_line_that_is_being_written_is_read_once_it_is_whole(tmp_path: Path) -> None:
-    ledger = DayLedger(tmp_path, now=Calendar(), zone=UTC)
-    line = b'{"requests": 1, "tokens": 10, "money": 0.5}\n'
-    for piece, so_far in ((line[:20], Spent()), (line[20:], Spent(1, 10, 0.5))):
-        with ledger.path.open("ab") as file:
-            file.write(piece)
-        assert ledger.spent() == so_far
-
-
-@pytest.mark.parametrize(
-    "line", [b"[]", b'{"requests": "many", "tokens": 1, "money": 1}', b'{"requests": -5}', b"\xff"]
-)
-def test_lines_that_are_not_ours_say_nothing(tmp_path: Path, line: bytes) -> None:
-    ledger = DayLedger(tmp_path, now=Calendar(), zone=UTC)
-    ledger.path.write_bytes(line + b"\n")
-    assert ledger.spent() == Spent()
-
-
-def test_old_days_are_removed(tmp_path: Path) -> None:
-    calendar = Calendar()
-    ledger = DayLedger(tmp_path, now=calendar, zone=UTC)
-    for _ in range(KEPT_DAYS + 5):
-        ledger.add(Spent(1))
-        calendar.now += timedelta(days=1)
-    assert len(list(tmp_path.iterdir())) == KEPT_DAYS
 
 
 async def test_an_error_of_the_wire_passes_as_it_is() -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from ovagent_jupyter.config.gateway import RetryConfig
-from ovagent_jupyter.errors import ProviderError
+from ovagent_jupyter.errors import BudgetExceeded, ProviderError
 from ovagent_jupyter.events import Category
 from ovagent_jupyter.gateway.layer import Call
 from ovagent_jupyter.gateway.retry import NEVER, Retry
@@ -104,6 +104,18 @@ async def test_what_fails_again_is_not_asked_again(fault: str) -> None:
     with pytest.raises(ProviderError):
         await read(trial.stream())
     assert trial.attempts == [1]
+
+
+async def test_a_budget_that_ends_it_does_not_hide_the_failure() -> None:
+    spent = BudgetExceeded("All is spent.", why="1 of 1.", next_step="Raise budget_turn.")
+    trial = Trial(fails("server", usage=Usage(5)), fails(usage=Usage(2)), [spent])
+    _, error = await read_until_failure(trial.stream())
+    assert (error.what, error.fault) == ("It is server.", "server")
+    assert error.why == "Not asked again: All is spent."
+    assert error.next_step == "Raise budget_turn."
+    assert error.usage == Usage(7)
+    assert not error.retryable
+    assert trial.attempts == [1, 2, 3]
 
 
 async def test_a_wire_can_forbid_it() -> None:

@@ -175,6 +175,21 @@ async def test_a_budget_stays_what_it_is() -> None:
     assert isinstance(error, BudgetExceeded)
 
 
+async def test_a_budget_that_ends_it_does_not_hide_what_failed() -> None:
+    spent = BudgetExceeded("All is spent.", next_step="Raise budget_turn.")
+    trial = Trial(playing(a=fails("server", usage=Usage(5)), b=[spent], c=HI))
+    _, error = await read_until_failure(trial.stream())
+    assert (error.what, error.fault) == ("It is server.", "server")
+    assert error.why == "Not asked again: All is spent."
+    assert error.next_step == "Raise budget_turn."
+    assert error.usage == Usage(5)
+    assert trial.asked == ["a", "b"]
+    trial = Trial(playing(a=fails("server"), b=fails("timeout"), c=[spent]))
+    _, error = await read_until_failure(trial.stream())
+    lines = ["a: It is server.", "b: It is timeout.", "Not asked again: All is spent."]
+    assert (error.fault, error.why.split("\n")) == ("server", lines)
+
+
 async def test_refusals_go_on_only_when_that_is_set() -> None:
     refused = [end("", Usage(7, 0), reason="refused")]
     plain = Trial(playing(a=refused, b=HI))

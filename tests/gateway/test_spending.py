@@ -104,8 +104,9 @@ async def test_a_budget_ends_retries_and_asks_no_other_backend(tmp_path: Path) -
     )
     with pytest.raises(ProviderError) as caught:
         await read(desk.gateway.call(desk.call()))
-    causes = [caught.value, caught.value.__cause__, caught.value.__context__]
-    assert any(isinstance(each, BudgetExceeded) for each in causes) or "budget" in str(caught.value)
+    assert caught.value.fault == "overloaded"
+    assert isinstance(caught.value.__cause__, BudgetExceeded)
+    assert caught.value.next_step.startswith("Raise budget_session")
     assert len(desk.clients["first"].asked) == 2
     assert desk.clients["second"].asked == []
     assert caught.value.usage == Usage(10)

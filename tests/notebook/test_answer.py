@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ovagent_jupyter.notebook.answer import Answer
+from ovagent_jupyter.notebook.answer import MOST_SHOWN, Answer
+from ovagent_jupyter.storage.redaction import Redactor
 
 
 class Pages:
@@ -61,3 +62,24 @@ def test_what_is_too_long_to_be_rendered_is_shown_as_written() -> None:
     answer.add("a <b> " * 100_000, "")
     answer.end({})
     assert pages.shown[-1]["text/html"].startswith("<pre>a &lt;b&gt;")
+
+
+def test_a_key_that_a_model_repeats_is_not_saved_with_the_notebook() -> None:
+    pages = Pages()
+    answer = Answer(pages, "a", Redactor({"MY_API_KEY": "planted-key-0123"}).text)
+    for piece in ("your key is planted", "-key", "-0123."):
+        answer.add(piece, piece)
+        answer.paint(whole=True)
+    answer.end({})
+    assert "planted-key-0123" not in str(pages.shown[-1])
+    assert "[redacted]" in pages.shown[-1]["text/plain"]
+
+
+def test_an_endless_answer_is_not_painted_without_end() -> None:
+    pages = Pages()
+    answer = Answer(pages, "a")
+    for _ in range(30):
+        answer.add("a" * 50_000, "")
+    answer.end({})
+    assert len(pages.shown[-1]["text/plain"]) < MOST_SHOWN + 200
+    assert "1,500,000 characters" in pages.shown[-1]["text/plain"]

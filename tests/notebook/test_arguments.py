@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from ovagent_jupyter.errors import ConfigError
 from ovagent_jupyter.notebook.arguments import (
@@ -13,6 +18,7 @@ from ovagent_jupyter.notebook.arguments import (
     parse_cell,
     parse_line,
 )
+from ovagent_jupyter.storage.usage import By
 
 
 @pytest.mark.parametrize(
@@ -41,6 +47,24 @@ from ovagent_jupyter.notebook.arguments import (
         ("show 'CD3D'", "on the umap", RunOptions(text="show 'CD3D'\non the umap")),
         ("", "keep {braces} and $HOME", RunOptions(text="keep {braces} and $HOME")),
         ("fold change > -1", "", RunOptions(text="fold change > -1")),
+        ("show CD3E's expression", "", RunOptions(text="show CD3E's expression")),
+        (
+            "-m 'a b' what's \"new\"",
+            "",
+            RunOptions(text='what\'s "new"', settings={"model": "a b"}),
+        ),
+        (r"--read=/my\ data x", "", RunOptions(text="x", settings={"sandbox_read": ("/my data",)})),
+        ('--read="/a b"', "x", RunOptions(text="x", settings={"sandbox_read": ("/a b",)})),
+        (
+            'ask --budget "100 tokens"',
+            "x",
+            RunOptions(text="x", mode="ask", settings={"budget_turn": "100 tokens"}),
+        ),
+        ("-s it's", "x", RunOptions(text="x", session="it's")),
+        ("--session= more", "x", RunOptions(text="more\nx")),
+        ("--dry-run", "x", RunOptions(text="x", mode="plan", dry_run=True)),
+        ("code --dry-run", "x", RunOptions(text="x", mode="code", dry_run=True)),
+        ("ask --dry-run", "x", RunOptions(text="x", mode="ask", dry_run=True)),
         ("", "", RunOptions(text="")),
     ],
 )
@@ -59,6 +83,9 @@ def test_cell_lines_become_options(line: str, body: str, expected: RunOptions) -
         ("-o x=1y", "1y"),
         ("--fallback never", "fallback"),
         ("--level weak", "level"),
+        ("-m 'a b", "not closed"),
+        ("-m", "expected one argument"),
+        ("ask --next", "no code for the next cell"),
     ],
 )
 def test_bad_options_name_what_is_wrong(line: str, named: str) -> None:
@@ -103,3 +130,34 @@ def test_completion_knows_what_the_policy_takes() -> None:
     assert "reset" in completions("", ["policy"])
     assert completions("con", ["policy", "floor"]) == ["confined"]
     assert completions("", ["policy", "memory"]) == []
+
+
+def test_completion_knows_models_and_the_values_of_options() -> None:
+    for words in (["ask", "-m"], ["ask", "x", "--backup"], ["models"]):
+        assert "claude-opus-5-5" in completions("claude-o", words)
+        assert all(name.startswith("groq/") for name in completions("groq/", words))
+        assert not any("…" in name for name in completions("", words))
+    assert completions("h", ["ask", "--effort"]) == ["high"]
+    assert completions("", ["usage"]) == ["model", "day", "session"]
+    assert completions("", ["doctor"]) == ["live"]
+    assert completions("", ["ask", "--timeout"]) == []
+
+
+def test_tab_offers_our_words_and_no_names_of_python() -> None:
+    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    shell.run_line_magic("load_ext", "ovagent_jupyter")
+    assert offered(shell, "%%ovagent ask --bu") == {("--budget", len("%%ovagent ask "))}
+    assert all(name.startswith("--") for name, _ in offered(shell, "%%ovagent ask --"))
+    assert {name for name, _ in offered(shell, "%ovagent usage ")} == set(get_args(By))
+    models = offered(shell, "%ovagent ask -m groq/openai/")
+    assert models
+    assert all(at == len("%ovagent ask -m ") for _, at in models)
+    assert ("import", 0) in offered(shell, "impor")
+    shell.run_line_magic("unload_ext", "ovagent_jupyter")
+    assert shell.Completer.custom_matchers == []
+
+
+def offered(shell: InteractiveShell, line: str) -> set[tuple[str, int]]:
+    """What Tab offers at the end of a line, and where it begins."""
+    with provisionalcompleter():
+        return {(found.text, found.start) for found in shell.Completer.completions(line, len(line))}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ovagent_jupyter.loop_thread import LoopThread
-from tests.notebook.conftest import Notebook, said
+from tests.notebook.conftest import SMALL, Notebook, said
 from tests.providers.served import HANG, Pause, Served
 
 KEY = "planted-key-0123456789"
@@ -124,3 +124,17 @@ def test_a_dry_run_asks_nobody(asking: Notebook, service: tuple[LoopThread, Serv
 
 def test_without_a_model_the_remedy_is_named(asking: Notebook) -> None:
     said(asking.run("%%ovagent ask\nwhat is a doublet?"), "no model to ask")
+
+
+def test_a_model_named_for_a_request_is_told_to_answer_questions_only(
+    asking: Notebook, service: tuple[LoopThread, Served]
+) -> None:
+    before = len(service[1].requests)
+    assert asking.run(SMALL).status == "ok"
+    run = asking.run("%%ovagent plan -m asked-model\nnormalise")
+    asking.run("del adata")
+    assert run.status == "ok", run.error
+    told = [line for line in run.text.splitlines() if "%%ovagent ask -m asked-model" in line]
+    assert len(told) == 1
+    assert "nothing was run" in run.text
+    assert len(service[1].requests) == before

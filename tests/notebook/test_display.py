@@ -102,3 +102,15 @@ def test_a_fresh_child_is_one_line_without_alarm() -> None:
     screen = drawn(event(Category.NOTICE, "A fresh child kernel was started."))
     assert "A fresh child kernel was started." in screen.text().splitlines()
     assert "⚠" not in screen.text("text/markdown")
+
+
+def test_the_name_of_a_model_is_escaped_in_markdown_only() -> None:
+    screen = drawn(
+        event(Category.MODEL_ASKED, model="http://host/v1#lab_model"),
+        event(Category.MODEL_RETRIED, "the service is busy; again in 2 s *"),
+    )
+    assert (
+        screen.text() == "ovagent · http://host/v1#lab_model · the service is busy; again in 2 s *"
+    )
+    assert r"v1\#lab\_model" in screen.text("text/markdown")
+    assert r"2 s \*" in screen.text("text/markdown")

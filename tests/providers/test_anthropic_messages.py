@@ -188,7 +188,7 @@ async def test_blocks_that_are_not_known_are_carried_along(served: Served, make:
         ({"input_tokens": 0}, {"input_tokens": 28, "output_tokens": 9}, Usage(28, 9)),
         ({"input_tokens": 28}, {"input_tokens": 0, "output_tokens": 9}, Usage(28, 9)),
         ({"input_tokens": 3, "cache_read_input_tokens": 40}, {"output_tokens": 0},
-         Usage(43, 0, cached_tokens=40)),
+         Usage(43, 2, cached_tokens=40, estimated=True)),
         ({"input_tokens": 3, "cache_creation_input_tokens": 40}, {"output_tokens": 2},
          Usage(43, 2, cache_write_tokens=40)),
         ({"input_tokens": 3, "output_tokens": 1}, {}, Usage(3, 2, estimated=True)),

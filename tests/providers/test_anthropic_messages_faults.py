@@ -27,7 +27,7 @@ from tests.providers.messages_events import (
     text,
 )
 from tests.providers.replies import failure_of, named, reply_to
-from tests.providers.served import CUT, HANG, JSON, PAGE, STREAM, Served, Step
+from tests.providers.served import CUT, FLOOD, HANG, JSON, PAGE, STREAM, Served, Step
 
 HALF = (begun(THINKING), delta("thinking", thinking="Hm."), stopped(), begun(TEXT, 1),
         text("Half an ", 1))  # fmt: skip
@@ -231,3 +231,28 @@ async def test_a_conversation_that_is_too_long(served: Served, make: Make) -> No
     served.answer(body, status=400, headers=JSON)
     failure = await failure_of(make())
     assert (failure.fault, failure.retryable) == ("context_full", False)
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"null", b'{"content": []}'])
+async def test_json_that_is_no_answer_is_not_called_nothing(
+    served: Served, make: Make, body: bytes
+) -> None:
+    served.answer(body, headers=JSON)
+    failure = await failure_of(make())
+    assert failure.why
+    assert "nothing" not in failure.why
+    served.answer(headers=JSON)
+    assert (await failure_of(make())).why == "It sent nothing."
+
+
+async def test_an_error_without_an_end_is_ended(served: Served, make: Make) -> None:
+    served.answer(b"Overloaded. " * 8192, FLOOD, status=529, headers=PAGE)
+    failure = await failure_of(make())
+    assert (failure.fault, failure.status_code) == ("overloaded", 529)
+    await served.left()
+
+
+async def test_an_unknown_reason_to_stop_is_told(served: Served, make: Make) -> None:
+    served.answer(named(start(), begun(TEXT), text("A"), stopped(), ending("brand_new"), STOP))
+    reply = await reply_to(make())
+    assert (reply.finish_reason, reply.details["stop_reason"]) == ("stop", "brand_new")

@@ -33,6 +33,9 @@ def clock() -> Clock:
     return Clock()
 
 
+QUESTION = estimate_request(ask())
+
+
 @pytest.fixture
 def assembly(clock: Clock) -> Assembly:
     return Assembly(ask(), backend_at("http://x/v1"), clock)
@@ -220,6 +223,28 @@ def test_what_was_told_is_not_estimated(assembly: Assembly) -> None:
     assembly.text("word " * 40)
     assembly.finish("stop")
     assert reply_of(assembly.close()).usage == Usage(50, 7)
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        (Usage(), Usage(QUESTION, 50, estimated=True)),
+        (Usage(20), Usage(20, 50, estimated=True)),
+        (Usage(0, 7), Usage(QUESTION, 7, estimated=True)),
+        (Usage(0, 7, cached_tokens=30), Usage(30, 7, cached_tokens=30, estimated=True)),
+    ],
+)
+def test_zeros_that_cannot_be_are_not_told(assembly: Assembly, told: Usage, usage: Usage) -> None:
+    assembly.usage = told
+    assembly.text("word " * 40)
+    assembly.finish("stop")
+    assert reply_of(assembly.close()).usage == usage
+
+
+def test_an_answer_of_nothing_may_have_no_tokens(assembly: Assembly) -> None:
+    assembly.usage = Usage(20)
+    assembly.finish("refused")
+    assert reply_of(assembly.close()).usage == Usage(20)
 
 
 def test_estimates() -> None:

@@ -15,6 +15,7 @@ from ovagent_jupyter.providers.catalog import (
     PROVIDER_REGISTRY,
     Providers,
     get_provider,
+    misspelt,
     model_ref,
     nearest,
     provider_at,
@@ -116,6 +117,7 @@ def test_a_name_leads_to_its_provider_and_the_model_passes_verbatim(
         ("olama/qwen3", "ollama/qwen3"),
         ("groqq/llama", "groq/llama"),
         ("antropic", "anthropic"),
+        ("groc/foo", "groq/foo"),
     ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(name: str, near: str) -> None:
@@ -124,6 +126,24 @@ def test_an_unknown_name_is_told_with_the_nearest(name: str, near: str) -> None:
     assert caught.value.fault == "unknown_model"
     assert near in nearest(name)
     assert repr(near) in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("claude-sonet-5-5", "claude-sonnet-5-5"),
+        ("gpt-5-min", "gpt-5-mini"),
+        ("groq/openai/gtp-oss-120b", "groq/openai/gpt-oss-120b"),
+        ("claude-sonnet-5-5", ""),
+        ("Claude-Sonnet-5-5", ""),
+        ("claude-opus-9-9", ""),  # may come next year
+        ("gemini-2.5-flash-tts", ""),
+        ("gpt-of-tomorrow", ""),
+        ("ollama/qwen3", ""),
+    ],
+)
+def test_a_misspelling_is_seen_where_the_provider_is_known(name: str, meant: str) -> None:
+    assert misspelt(*split_model(name)) == meant
 
 
 def test_a_name_that_is_near_nothing_is_told_who_there_is() -> None:

@@ -72,6 +72,39 @@ async def test_what_cannot_be_asked_says_what_to_do(service: Service) -> None:
     assert by_name["model lab/past"][3] == "Choose another model."
 
 
+async def test_what_was_not_asked_says_so_and_a_dead_port_is_noticed(service: Service) -> None:
+    far = settings(model="gpt-5", api_key=KEY)
+    ((mark, _, finding, _),) = await check_models(far, {})
+    assert (mark, finding.rpartition("; ")[0].endswith("; not asked")) == ("✓", True)
+    assert "`doctor live` asks" in finding
+    dead = "http://127.0.0.1:1/v1"
+    here = settings(model="claude-opus-5-5", endpoint=dead)
+    ((mark, _, finding, remedy),) = await check_models(here, {"OVAGENT_ENDPOINT": dead})
+    assert mark == "✗"
+    assert f"{dead} (endpoint, from OVAGENT_ENDPOINT); nothing listens there" in finding
+    assert "Anthropic" in remedy
+    ((mark, _, finding, remedy), *_) = await check_models(
+        settings(model="ollama/qwen3"), {"OLLAMA_HOST": "127.0.0.1:1"}
+    )
+    assert (mark, "`ollama serve" in remedy) == ("✗", True)
+    assert service.asked == []
+
+
+async def test_a_window_that_is_a_guess_says_how_it_can_be_known(service: Service) -> None:
+    config = settings(model="omics", endpoint=f"{service.url}/v1")
+    ((mark, _, finding, remedy), *_) = await check_models(config, {})
+    assert (mark, "window 4,096 (a guess)" in finding) == ("!", True)
+    assert remedy.startswith("Its window is a guess: `doctor live` asks for it;")
+    service.answers = {"/v1/models": {"data": [{"id": "omics", "max_model_len": 9000}]}}
+    ((mark, _, _, remedy), *_) = await check_models(config, {}, live=True)
+    assert (mark, "a window of 9,000; calls assume 4,096" in remedy) == ("!", True)
+    service.answers = {"/v1/models": {"data": [{"id": "omics"}]}}
+    ((_, _, _, remedy), *_) = await check_models(config, {}, live=True)
+    assert "does not tell it" in remedy
+    ((_, _, _, remedy), *_) = await check_models(settings(model="gpt-5-min", api_key=KEY), {})
+    assert "'gpt-5-mini'" in remedy
+
+
 async def test_live_a_service_is_asked(service: Service) -> None:
     service.answers = {"/v1/models": {"data": [{"id": "omics"}, {"id": "omics-new"}]}}
     service.headers = {"server": "lab-server"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+from importlib.util import find_spec
 from typing import ClassVar
 
 import pytest
@@ -243,6 +245,90 @@ async def test_what_is_for_openai_goes_to_nobody_else(
     assert "proj-1" not in str(await sent(served, connections))
     own = await sent(served, connections, provider=acme(id="openai"))
     assert own["openai-organization"] == "org-1"
+
+
+GATEWAY = "Authorization: Bearer planted\nx-api-key: planted\nX-Gw: planted\ncontent-type: planted"
+
+
+@pytest.mark.parametrize("wire", [WireAPI.CHAT_COMPLETIONS, WireAPI.ANTHROPIC_MESSAGES])
+@pytest.mark.parametrize("key", [KEY, ""])
+async def test_headers_of_a_variable_go_to_no_other_service(
+    served: Served,
+    connections: Connections,
+    monkeypatch: pytest.MonkeyPatch,
+    wire: WireAPI,
+    key: str,
+) -> None:
+    for variable in ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS"):
+        monkeypatch.setenv(variable, GATEWAY)
+    served.always(b"{}", status=400)
+    given = {"X-Gw": "mine"}
+    for fields in ({}, {"headers": given}, {"provider": acme(wire_api=wire, key_header="api-key")}):
+        backend = backend_at(served.url, wire, key=Secret(key), **fields)
+        with pytest.raises(ProviderError):
+            await collect(client_for(backend, connections).stream(ask()))
+        headers = served.requests[-1].headers
+        assert "planted" not in str(headers).replace(KEY, "")
+        assert headers["content-type"] == "application/json"
+        assert headers.get("x-gw") == fields.get("headers", {}).get("X-Gw")
+        bearer = f"Bearer {KEY}" if key and "provider" not in fields else None
+        assert headers.get("authorization") == bearer
+        assert headers.get("api-key") == (key or None if "provider" in fields else None)
+
+
+async def test_a_header_of_the_user_is_kept_beside_a_variable(
+    served: Served, connections: Connections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", GATEWAY)
+    headers = await sent(served, connections, headers={"authorization": "Basic abc"})
+    assert headers["authorization"] == "Basic abc"
+
+
+# -- an environment that is wrong -----------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("wire", [WireAPI.CHAT_COMPLETIONS, WireAPI.ANTHROPIC_MESSAGES])
+@pytest.mark.parametrize(("variable", "value"), [
+    ("SSL_CERT_FILE", "/no/such/file.pem"),
+    ("SSL_CERT_FILE", __file__),
+    ("SSL_CERT_FILE", "/"),
+    ("HTTPS_PROXY", "carrier://me:pass@pigeon:1"),
+    ("http_proxy", "http://me:pa/ss@proxy:1"),
+    ("ALL_PROXY", "proxy:port"),
+])  # fmt: skip
+async def test_a_variable_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, connections: Connections, wire: WireAPI,
+    variable: str, value: str,
+) -> None:  # fmt: skip
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ProviderError) as caught:
+        await collect(
+            client_for(backend_at("https://127.0.0.1:1", wire), connections).stream(ask())
+        )
+    error = caught.value
+    assert error.what.startswith(f"{variable} ")
+    assert variable in error.next_step
+    assert (error.fault, error.retryable) == ("unreachable", False)
+    assert "pa" not in (error.why + error.next_step).split()
+    assert "pass" not in str(error)
+    # Neither is anything printed when what was half made is forgotten.
+    gc.collect()
+
+
+async def test_what_a_socks_proxy_needs_is_named(
+    monkeypatch: pytest.MonkeyPatch, connections: Connections
+) -> None:
+    if find_spec("socksio"):
+        pytest.skip("socksio is installed")
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ProviderError, match="socksio") as caught:
+        await collect(client_for(backend_at("http://x.example/v1"), connections).stream(ask()))
+    assert caught.value.next_step == "pip install socksio"
+    gc.collect()
 
 
 # -- the table of wires ---------------------------------------------------------------------------

@@ -87,7 +87,13 @@ def test_what_cannot_be_a_key_is_told_without_its_value(value: str) -> None:
 def test_a_missing_key_names_the_places() -> None:
     error = missing_key(GOOGLE, keyring=True)
     assert error.why == "Looked at: GOOGLE_API_KEY, GEMINI_API_KEY, the keyring."
-    assert missing_key(replace(GOOGLE, env_key="", alt_env_keys=())).next_step == "Pass api_key=."
+    local = "Local models need none: 'ollama/NAME', 'mlx/FOLDER'."
+    assert error.next_step == f"Set GOOGLE_API_KEY or OVAGENT_API_KEY. {local}"
+    backup = missing_key(GOOGLE, own=False, meant="gemini-2.5-pro")
+    assert backup.next_step == f"Did you mean 'gemini-2.5-pro'? Set GOOGLE_API_KEY. {local}"
+    nameless = replace(GOOGLE, env_key="", alt_env_keys=())
+    assert missing_key(nameless).next_step.startswith("Set OVAGENT_API_KEY.")
+    assert missing_key(nameless, own=False).next_step.startswith("Give it as api_key.")
 
 
 def test_a_secret_does_not_show_itself() -> None:

@@ -18,6 +18,7 @@ import pytest
 from ovagent_jupyter.errors import ProviderError, ProviderFault
 from ovagent_jupyter.providers.credentials import Secret
 from ovagent_jupyter.providers.failures import failure_of_answer, failure_of_exception, quoted
+from ovagent_jupyter.providers.resolve import resolve_backend
 from ovagent_jupyter.providers.retry_after import read_retry_after
 from tests.providers.asking import KEY, backend_at
 
@@ -140,6 +141,48 @@ def test_the_request_is_named() -> None:
     error = failure_of_answer(BACKEND, {}, status=500, headers={"X-Request-Id": "r1"})
     assert (error.request_id, error.status_code) == ("r1", 500)
     assert failure_of_answer(BACKEND, {"request_id": "r2"}, status=500).request_id == "r2"
+
+
+def test_a_key_that_was_not_sent_is_not_to_be_checked() -> None:
+    nobody = resolve_backend("m", endpoint="http://models.lab.example/v1", environ={})
+    error = failure_of_answer(nobody, {"error": "Unauthorized"}, status=401)
+    assert error.what.endswith("wants a key, and none was sent.")
+    assert error.next_step == "Set OVAGENT_API_KEY."
+    ollama = resolve_backend("ollama/qwen3", environ={})
+    error = failure_of_answer(ollama, {}, status=401)
+    assert error.next_step == "Set OLLAMA_API_KEY or OVAGENT_API_KEY."
+    environ = {"ANTHROPIC_AUTH_TOKEN": "planted-token"}
+    token = resolve_backend("claude-opus-5-5", environ=environ)
+    error = failure_of_answer(token, {}, status=401)
+    assert error.next_step == "Check the key in ANTHROPIC_AUTH_TOKEN; `doctor live` tests it."
+    assert "none was sent" not in failure_of_answer(BACKEND, {}, status=401).what
+
+
+@pytest.mark.parametrize(
+    ("model", "owner"), [("mlx//data/tiny", "MLX"), ("claude-opus-5-5", "Anthropic")]
+)
+def test_the_endpoint_is_told_that_caught_a_model_of_another(model: str, owner: str) -> None:
+    lab = "http://models.lab.example/v1"
+    caught = resolve_backend(model, endpoint=lab, environ={"OVAGENT_ENDPOINT": f"{lab}/"})
+    for body in ({}, openai_error("does not exist", "model_not_found")):
+        error = failure_of_answer(caught, body, status=404)
+        assert error.next_step.startswith("The setting endpoint (from OVAGENT_ENDPOINT)")
+        assert lab in error.next_step
+        assert owner in error.next_step
+    elsewhere = resolve_backend(model, endpoint=lab, environ={})
+    assert "from config.toml" in failure_of_answer(elsewhere, {}, status=404).next_step
+    refused = failure_of_exception(elsewhere, ConnectionRefusedError("nobody"))
+    assert refused.fault == "unreachable"
+    own = resolve_backend("lab-model", endpoint=lab, environ={})
+    body = openai_error("lab-model does not exist", "model_not_found")
+    assert "`models`" in failure_of_answer(own, body, status=404).next_step
+
+
+def test_a_model_that_is_not_known_is_told_with_the_nearest() -> None:
+    backend = resolve_backend("claude-sonet-5-5", environ={"ANTHROPIC_API_KEY": KEY})
+    body = {"error": {"type": "not_found_error", "message": "model: claude-sonet-5-5"}}
+    error = failure_of_answer(backend, body, status=404)
+    assert error.next_step.startswith("Did you mean 'claude-sonnet-5-5'?")
 
 
 # -- when to try again ----------------------------------------------------------------------------

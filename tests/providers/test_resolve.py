@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ovagent_jupyter.config.llm import LLMConfig
@@ -47,6 +49,41 @@ def test_a_missing_key_is_told_with_the_places_that_were_looked_at() -> None:
     assert "ANTHROPIC_API_KEY, ANTHROPIC_AUTH_TOKEN" in caught.value.why
     assert "Set ANTHROPIC_API_KEY" in caught.value.next_step
     assert not caught.value.retryable
+
+
+def test_a_missing_key_of_a_model_that_looks_misspelt_asks_which_one_is_meant() -> None:
+    with pytest.raises(ProviderError) as caught:
+        resolve_backend("claude-sonet-5-5", environ={})
+    assert caught.value.next_step.startswith("Did you mean 'claude-sonnet-5-5'? Set ANTHROPIC")
+    assert "OVAGENT_API_KEY" in caught.value.next_step
+    llm = LLMConfig(model="gpt-5", api_key="sk-mine", backups=("claude-opus-5-5",))  # type: ignore[arg-type]
+    with pytest.raises(ProviderError) as of_backup:
+        backends_of(llm, environ={})
+    # The key of the settings is not sent to another provider.
+    assert "OVAGENT_API_KEY" not in of_backup.value.next_step
+
+
+def test_one_folder_is_one_model_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "my models" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"x")
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    ways = [
+        f"{start}{path}"
+        for start in ("", "mlx/", "local/", "local/mlx/")
+        for path in (f"{folder}", f"{folder}/", f"/{folder}".replace("/tiny", "//tiny//"),
+                     "./tiny", "~/tiny", f"{folder}/../tiny")
+    ] + ["mlx/tiny", "local/tiny/"]  # fmt: skip
+    ways.remove(f"/{folder}".replace("/tiny", "//tiny//"))
+    found = {(each.name, each.model.id) for way in ways for each in [resolve_backend(way)]}
+    assert found == {(f"mlx/{folder}", str(folder))}
+    hub = {resolve_backend(f"{way}").name for way in ("mlx/mlx-community/x/", "mlx-community/x")}
+    assert hub == {"mlx/mlx-community/x"}
+    assert resolve_backend("local/gone.gguf").name == "local/gone.gguf"
 
 
 @pytest.mark.parametrize("name", ["groq", "groq/", "https://models.example.org/v1", "offline"])

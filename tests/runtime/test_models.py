@@ -163,3 +163,16 @@ def test_only_so_many_gateways_are_kept(server: Served, models: Models) -> None:
     for number in range(1, 20):
         models(settings(server, {"max_output_tokens": number}))
     assert len(models._made) <= KEPT
+
+
+async def test_other_options_do_not_begin_a_budget_anew(server: Served, models: Models) -> None:
+    server.always(said("yes"))
+    answered = 0
+    for number in range(1, 9):
+        llm = {"budget_session": "3 requests", "max_output_tokens": number % 3 + 10}
+        try:
+            await asked(models(settings(server, llm)))
+        except BudgetExceeded:
+            continue
+        answered += 1
+    assert answered == 3

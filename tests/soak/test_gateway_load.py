@@ -185,4 +185,4 @@ async def test_two_hundred_streams_at_once() -> None:
     assert served == sorted(served)
     assert served[0] > 0
     assert max(figures.memory) - figures.memory[0] < MEGABYTES
-    assert dict(gateway.state())["calls"].startswith("0 of")
+    assert dict(gateway.state())["gateway"].startswith("0 of")

@@ -18,6 +18,7 @@ from ovagent_jupyter.providers.local.answering import Answer, Begun, Ended, Fail
 from ovagent_jupyter.providers.local.call_text import CallProgress, whole_calls
 from ovagent_jupyter.providers.local.loaded import MODELS, LoadedModel, LoadedModels
 from ovagent_jupyter.providers.local.pipe import Pipe
+from ovagent_jupyter.providers.local.readiness import runner_of
 from ovagent_jupyter.providers.local.runner import (
     DeviceConfig,
     ModelHandle,
@@ -25,9 +26,7 @@ from ovagent_jupyter.providers.local.runner import (
     Runner,
     RunnerChoice,
     ServerRunner,
-    choose_runner,
     get_runner,
-    runners,
 )
 from ovagent_jupyter.providers.local.text_filter import Piece
 
@@ -118,7 +117,11 @@ class LocalClient:
     async def aclose(self) -> None:
         """Give the model back; the last one to do so ends its thread."""
         if self._give_back is not None:
-            await asyncio.to_thread(self._give_back)
+            try:
+                await asyncio.to_thread(self._give_back)
+            except RuntimeError:
+                # The process ends and begins no more threads: nothing else needs the loop.
+                self._give_back()
         self._borrowed = None
 
     def _model(self) -> LoadedModel:
@@ -132,7 +135,7 @@ class LocalClient:
             return self._borrowed
 
     def _runner(self) -> tuple[Runner, RunnerChoice]:
-        choice = _choice(self.backend)
+        choice = runner_of(self.backend)
         runner = get_runner(choice.runner)
         if isinstance(runner, ServerRunner):
             raise RunnerNotAvailable(
@@ -151,13 +154,6 @@ class LocalClient:
             why=f"It had not ended its answer after {self.backend.timeouts.total:g} s.",
             next_step="Choose a smaller model, bound the answer, or raise the total timeout.",
         )
-
-
-def _choice(backend: Backend) -> RunnerChoice:
-    """The runner: the provider's, where it is called like one; else by the model."""
-    if backend.provider.id in runners():
-        return RunnerChoice(backend.provider.id, backend.model.id)
-    return choose_runner(backend.model.id)
 
 
 class _Reader:

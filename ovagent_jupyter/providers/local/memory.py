@@ -33,7 +33,7 @@ def require_room(model_id: str, needed: int, allowed: int | None) -> None:
     if limit is not None and needed > limit:
         raise RunnerNotAvailable(
             f"The model {model_id!r} does not fit into memory.",
-            why=f"Its weights take {_gib(needed)}, and {_gib(limit)} can be used.",
+            why=f"Its weights take {gib(needed)}, and {gib(limit)} can be used.",
             next_step="Choose a smaller or more quantized model, or close what holds memory.",
         )
 
@@ -69,5 +69,6 @@ def _group() -> int | None:
     return max(0, int(cap) - used) if cap.isdigit() else None
 
 
-def _gib(size: int) -> str:
+def gib(size: int) -> str:
+    """Bytes for a reader."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, cast
 
 from ovagent_jupyter.errors import ProviderError, RunnerNotAvailable
@@ -15,6 +16,7 @@ from ovagent_jupyter.providers.client import ToolSchema
 from ovagent_jupyter.providers.local.call_text import named_calls, parse_json_call
 from ovagent_jupyter.providers.local.memory import require_room, weights_size
 from ovagent_jupyter.providers.local.model_files import find_model, sampling_defaults, window
+from ovagent_jupyter.providers.local.progress_bars import choose_text_bars
 from ovagent_jupyter.providers.local.prompt_memory import PromptMemory, Reading
 from ovagent_jupyter.providers.local.rendering import (
     Rendered,
@@ -231,15 +233,12 @@ def _own(handle: ModelHandle) -> MlxModel:
 
 
 def _require_mlx(device: DeviceConfig) -> None:
+    choose_text_bars()
     try:
         import mlx.core as mx
         import mlx_lm  # noqa: F401
     except ImportError as error:
-        raise RunnerNotAvailable(
-            "MLX models cannot be run here.",
-            why=f"The package is missing or does not fit this machine: {_short(error)}",
-            next_step=f"Run `{PIP}`, or use a server: 'ollama/<model>', 'vllm/<model>'.",
-        ) from error
+        raise _no_mlx(_short(error)) from error
     if device.device == "auto":
         return
     wanted = mx.Device(mx.cpu if device.device == "cpu" else mx.gpu)
@@ -250,6 +249,28 @@ def _require_mlx(device: DeviceConfig) -> None:
             next_step="Leave the device at 'auto'.",
         )
     mx.set_default_device(wanted)
+
+
+def require_packages() -> None:
+    """Check that MLX is there and fits this machine, without loading mlx-lm, which takes seconds.
+
+    Raises:
+        RunnerNotAvailable: It is not.
+    """
+    try:
+        import mlx.core  # noqa: F401
+    except ImportError as error:
+        raise _no_mlx(_short(error)) from error
+    if find_spec("mlx_lm") is None:
+        raise _no_mlx("there is no mlx_lm")
+
+
+def _no_mlx(why: str) -> RunnerNotAvailable:
+    return RunnerNotAvailable(
+        "MLX models cannot be run here.",
+        why=f"The package is missing or does not fit this machine: {why}",
+        next_step=f"Run `{PIP}`, or use a server: 'ollama/<model>', 'vllm/<model>'.",
+    )
 
 
 def _read_weights(model: Any, model_id: str, progress: Progress | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ovagent_jupyter.errors import RunnerNotAvailable
+from ovagent_jupyter.providers.local.progress_bars import choose_text_bars
 from ovagent_jupyter.providers.local.runner import GenerationConfig, is_model_folder, model_folder
 from ovagent_jupyter.providers.provider import Ability, ModelInfo
 
@@ -21,6 +22,15 @@ def find_model(model_id: str) -> Path:
     Raises:
         RunnerNotAvailable: It is not there and cannot be fetched.
     """
+    return look_for_model(model_id) or _fetch(model_id)
+
+
+def look_for_model(model_id: str) -> Path | None:
+    """The folder of a model on this machine; None for one of the hub that was not fetched yet.
+
+    Raises:
+        RunnerNotAvailable: It is neither here nor named as one of the hub.
+    """
     folder = model_folder(model_id)
     if is_model_folder(folder):
         return folder
@@ -30,7 +40,7 @@ def find_model(model_id: str) -> Path:
     if model_id.startswith((".", "~", "/")) or model_id.count("/") != 1:
         why = "There is no such folder, and a model of the hub is named <owner>/<name>."
         raise _unknown(model_id, why)
-    return _of_hub(model_id)
+    return _in_cache(model_id)
 
 
 def describe_model(model_id: str) -> ModelInfo | None:
@@ -91,12 +101,9 @@ def sampling_defaults(folder: Path) -> GenerationConfig:
     )
 
 
-def _of_hub(model_id: str) -> Path:
-    return _in_cache(model_id) or _fetch(model_id)
-
-
 def _in_cache(model_id: str) -> Path | None:
     """The hub's copy on this machine, if it has been fetched."""
+    choose_text_bars()
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -302,6 +303,15 @@ def choose_runner(model_id: str) -> RunnerChoice:
 def model_folder(model_id: str) -> Path:
     """The folder that an id means, if it means one."""
     return Path(os.path.expanduser(model_id))  # noqa: PTH111 - an unknown ~user stays as it is
+
+
+def one_name(model_id: str) -> str:
+    """The one way to write a model of this machine: a folder by its whole path, once each slash."""
+    plain = re.sub("/{2,}", "/", model_id).rstrip("/") or model_id
+    if plain.startswith((".", "~", "/")) or is_model_folder(model_folder(plain)):
+        # Not resolved: links are as the user knows them.
+        return os.path.abspath(model_folder(plain))  # noqa: PTH100
+    return plain
 
 
 def is_model_folder(folder: Path) -> bool:

@@ -305,3 +305,28 @@ def test_a_process_that_leaves_in_the_middle_ends_cleanly(model_folder: Path) ->
         timeout=120,
     )
     assert (ran.returncode, ran.stdout) == (0, "left\n"), ran.stderr
+
+
+FORGET = """
+import sys
+import ovagent_jupyter as ov
+
+agent = ov.Agent(model=f"mlx/{sys.argv[1]}")
+print(agent.ask("hello").answer)
+"""
+
+
+def test_a_script_that_never_closes_its_agent_ends_without_a_word(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FORGET, str(model_folder)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OVAGENT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.strip()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,11 @@ from ovagent_jupyter.messages import (
     ToolCall,
     ToolResult,
 )
+from ovagent_jupyter.providers.backend import Backend
 from ovagent_jupyter.providers.client import AnswerSchema, ModelRequest, ToolSchema
 from ovagent_jupyter.providers.local import memory, model_files, runner
 from ovagent_jupyter.providers.local.prompt_memory import PromptMemory, Reading, common
+from ovagent_jupyter.providers.local.readiness import examine_local
 from ovagent_jupyter.providers.local.rendering import (
     template_messages,
     template_tools,
@@ -37,6 +40,7 @@ from ovagent_jupyter.providers.local.runner import (
     register_runner,
     runners,
 )
+from ovagent_jupyter.providers.resolve import resolve_backend
 
 ROOT = str(Path(ovagent_jupyter.__file__).parent.parent)
 
@@ -285,3 +289,88 @@ def test_memory_is_bounded() -> None:
     kept.keep(Reading([7] * 99, [7] * 99))
     assert len(kept) == 1
     assert common([1, 2], [1, 2, 3]) == 2
+
+
+# -- what doctor says --------------------------------------------------------------------------
+
+
+def backend_of(model: str) -> Backend:
+    return resolve_backend(model, environ={})
+
+
+def test_a_model_of_this_machine_is_looked_at_without_loading_it(tmp_path: Path) -> None:
+    pytest.importorskip("mlx_lm")
+    ready = examine_local(backend_of(f"mlx/{folder_with_weights(tmp_path / 'mine', 3 << 20)}"))
+    assert ready.remedy == ""
+    assert ready.parts[0] == "window 77, by its files"
+    assert ready.parts[1].startswith("weights 3.0 MiB of ")
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    silent = examine_local(backend_of(f"{tmp_path / 'mine'}"))
+    assert silent.parts[0] == "its files tell no window"
+    with pytest.raises(RunnerNotAvailable, match="There is no such folder"):
+        examine_local(backend_of("mlx//no/such/model"))
+    with pytest.raises(RunnerNotAvailable, match="There is no local model"):
+        examine_local(backend_of("./no-such-model"))
+
+
+def test_weights_that_have_no_room_are_told_before_they_are_loaded(tmp_path: Path) -> None:
+    pytest.importorskip("mlx_lm")
+    place = folder_with_weights(tmp_path / "large")
+    free = memory.free_memory()
+    assert free is not None
+    with (place / "model.safetensors").open("wb") as file:
+        file.truncate(free * 2)  # a hole: it takes no room on the disk
+    with pytest.raises(RunnerNotAvailable, match="does not fit into memory"):
+        examine_local(backend_of(f"mlx/{place}"))
+
+
+def test_a_model_of_the_hub_that_is_not_here_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlx_lm")
+    backend = backend_of("mlx/nobody-at-all/no-such-model")
+    told = examine_local(backend)
+    assert told.parts == ("not on this machine yet",)
+    assert told.remedy.startswith("HF_HUB_OFFLINE is set")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert "The first question fetches it" in examine_local(backend).remedy
+
+
+def test_doctor_tells_the_pip_line_where_the_extra_is_missing(tmp_path: Path) -> None:
+    """A Python that has no packages at all."""
+    code = "from ovagent_jupyter.providers.local.mlx import require_packages\nrequire_packages()\n"
+    told = run_python(code, tmp_path, "-S")
+    assert 'pip install "ovagent-jupyter[mlx]"' in told
+
+
+def test_no_bar_is_warned_of_where_a_notebook_has_no_widgets(tmp_path: Path) -> None:
+    """In a process that looks like a kernel's, with the filters of warnings left alone."""
+    pytest.importorskip("mlx_lm")
+    if find_spec("ipywidgets"):
+        pytest.skip("needs a Python without ipywidgets")
+    code = (
+        "import sys, warnings\n"
+        "import ipykernel.zmqshell\n"
+        "ipykernel.zmqshell.ZMQInteractiveShell.instance()\n"
+        "warnings.simplefilter('always')\n"
+        "before = list(warnings.filters)\n"
+        "if sys.argv[1:] == ['ours']:\n"
+        "    from ovagent_jupyter.providers.local.progress_bars import choose_text_bars\n"
+        "    choose_text_bars()\n"
+        "assert warnings.filters == before\n"
+        "from tqdm.auto import tqdm\n"
+        "assert list(tqdm(range(3), disable=True)) == [0, 1, 2]\n"
+        "from tqdm.autonotebook import trange\n"
+    )
+    home = {"HOME": str(tmp_path)}
+    assert "IProgress not found" in run_python(code, tmp_path, **home)
+    script = tmp_path / "ours.py"
+    script.write_text(code)
+    ran = subprocess.run(
+        [sys.executable, str(script), "ours"],
+        env={"PYTHONPATH": ROOT, "PATH": os.environ["PATH"], **home},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, "IProgress" in ran.stderr) == (0, False), ran.stderr
