@@ -114,5 +114,7 @@ def test_the_oldest_steps_go_first_with_a_notice(with_counts: Notebook) -> None:
     assert "back, 0 forward" in notebook.run("%ovagent status").text
     notebook.run("%ovagent undo 9")
     assert "nothing to undo" in notebook.run("%ovagent undo").text
-    said(notebook.run("%config OVAgent.undo_memory = 'much'\n%ovagent status"), "undo_memory")
+    shown = notebook.run("%config OVAgent.undo_memory = 'much'\n%ovagent status").text
+    assert "undo_memory='much' cannot be used" in shown
+    assert "%config OVAgent.undo_memory = ''" in shown
     notebook.run("%config OVAgent.undo_memory = ''")
