@@ -51,10 +51,11 @@ class Answer:
 
     def add(self, text: str, thought: str) -> None:
         """Take the next pieces."""
+        room = max(0, MOST_SHOWN - self._length)
         self._length += len(text) + len(thought)
-        if self._length <= MOST_SHOWN:
-            self._text.append(text)
-            self._thought.append(thought)
+        if room:
+            self._text.append(text[:room])
+            self._thought.append(thought[:room])
             self._dirty = True
 
     def paint(self, *, whole: bool = False) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty
 from typing import Any, cast
 
 import nbformat
@@ -80,7 +81,8 @@ def knocking(manager: KernelManager) -> Iterator[None]:
             client = manager.blocking_client()
             client.start_channels(iopub=False, stdin=False, hb=False, control=False)
             client.kernel_info()
-            client.get_shell_msg(timeout=0.5)
+            with suppress(Empty):  # it is busy, and not asleep
+                client.get_shell_msg(timeout=0.5)
             client.stop_channels()
 
     thread = threading.Thread(target=knock)
