@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from queue import Empty
 from typing import Any, cast
 
 import nbformat
 import pytest
+import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
+from jupyter_client.session import Session
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
@@ -77,13 +78,15 @@ def knocking(manager: KernelManager) -> Iterator[None]:
     over = threading.Event()
 
     def knock() -> None:
-        while not over.wait(KNOCK):
-            client = manager.blocking_client()
-            client.start_channels(iopub=False, stdin=False, hb=False, control=False)
-            client.kernel_info()
-            with suppress(Empty):  # it is busy, and not asleep
-                client.get_shell_msg(timeout=0.5)
-            client.stop_channels()
+        known = manager.get_connection_info()
+        session = Session(key=known["key"])
+        with zmq.Context() as context:
+            while not over.wait(KNOCK):
+                with context.socket(zmq.DEALER) as socket:
+                    socket.linger = 0
+                    socket.connect(f"tcp://{known['ip']}:{known['shell_port']}")
+                    session.send(socket, "kernel_info_request", content={})
+                    socket.poll(500)  # one that is busy does not answer
 
     thread = threading.Thread(target=knock)
     thread.start()
