@@ -143,8 +143,7 @@ def test_its_sockets_and_files_are_private(kernel: Client) -> None:
 @EACH_LEVEL
 @pytest.mark.parametrize("code", ["while True: pass", "import time; time.sleep(600)"])
 def test_interrupt(kernel: Client, code: str) -> None:
-    # The first may fall where Python drops what is raised; a user then presses again.
-    again = Timer(10, kernel.manager.interrupt_kernel)
+    again = Timer(10, kernel.manager.interrupt_kernel)  # the first may fall where it is dropped
 
     def interrupt(text: str) -> None:
         if "begun" in text:
